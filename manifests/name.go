@@ -1,0 +1,140 @@
+package manifests
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// DefaultRegistry is the registry of a name that names none.
+const DefaultRegistry = "docker.io"
+
+// Name is a normalised image name: registry, repository, and a tag, a digest
+// or both. With both, the digest decides and the tag is remembered. The zero
+// Name is that of an image without one.
+type Name struct {
+	Domain string // docker.io, registry.example.com:5000
+	Path   string // library/nginx
+	Tag    string
+	Digest digest.Digest
+}
+
+// The grammar of the distribution specification and docker's reference
+// package; bounds on length are in ParseName.
+var (
+	domainPattern = regexp.MustCompile(`^(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[a-fA-F0-9:]+\])(?::[0-9]{1,5})?$`)
+	pathPattern   = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagPattern    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+)
+
+// maxNameLength bounds domain and path together, as docker does.
+const maxNameLength = 255
+
+// ParseName reads a name as docker does: a first component without dot, colon
+// or "localhost" is not a registry, a single component is in library/, and a
+// name with neither tag nor digest is tagged latest. defaultRegistry stands in
+// for a missing registry; empty means DefaultRegistry. A bad name is an
+// *InputError.
+func ParseName(text, defaultRegistry string) (Name, error) {
+	if defaultRegistry == "" {
+		defaultRegistry = DefaultRegistry
+	}
+	bad := func(why string) (Name, error) {
+		return Name{}, &InputError{What: "image name", Input: text, Why: why}
+	}
+	var n Name
+	rest := text
+	if at := strings.IndexByte(rest, '@'); at >= 0 {
+		n.Digest = digest.Digest(rest[at+1:])
+		if CheckDigest(n.Digest) != nil {
+			return bad("what follows @ is not a sha256 or sha512 digest")
+		}
+		rest = rest[:at]
+	}
+	if colon := strings.LastIndexByte(rest, ':'); colon > strings.LastIndexByte(rest, '/') {
+		n.Tag = rest[colon+1:]
+		if !tagPattern.MatchString(n.Tag) {
+			return bad("the tag may hold letters, digits, '_', '.' and '-', 128 at most")
+		}
+		rest = rest[:colon]
+	}
+	n.Domain, n.Path = splitDomain(rest, defaultRegistry)
+	switch {
+	case rest == "":
+		return bad("it is empty")
+	case len(n.Domain)+1+len(n.Path) > maxNameLength:
+		return bad("it is longer than 255 characters")
+	case !domainPattern.MatchString(n.Domain):
+		return bad("the registry part is not a host name with an optional port")
+	case strings.ToLower(n.Path) != n.Path:
+		return bad("the repository must be lower-case")
+	case !pathPattern.MatchString(n.Path):
+		return bad("the repository may hold a-z, 0-9 and single separators '.', '_', '-', '/'")
+	}
+	if n.Tag == "" && n.Digest == "" {
+		n.Tag = "latest"
+	}
+	return n, nil
+}
+
+func splitDomain(s, defaultRegistry string) (domain, path string) {
+	first, rest, ok := strings.Cut(s, "/")
+	if ok && (strings.ContainsAny(first, ".:[") || first == "localhost" || strings.ToLower(first) != first) {
+		domain, path = first, rest
+	} else {
+		domain, path = defaultRegistry, s
+	}
+	if domain == "index.docker.io" || domain == "registry-1.docker.io" {
+		domain = DefaultRegistry
+	}
+	if domain == DefaultRegistry && !strings.Contains(path, "/") {
+		path = "library/" + path
+	}
+	return domain, path
+}
+
+// IsZero reports whether the image has no name.
+func (n Name) IsZero() bool { return n == Name{} }
+
+// Repository is the name without tag and digest: docker.io/library/nginx.
+func (n Name) Repository() string {
+	if n.IsZero() {
+		return ""
+	}
+	return n.Domain + "/" + n.Path
+}
+
+// String is the full form: docker.io/library/nginx:1.27@sha256:…. It parses
+// back to the same Name.
+func (n Name) String() string { return n.suffixed(n.Repository()) }
+
+// Familiar is the short form docker shows: nginx:1.27.
+func (n Name) Familiar() string { return n.suffixed(n.FamiliarRepository()) }
+
+// FamiliarRepository is Repository as docker shows it: nginx.
+func (n Name) FamiliarRepository() string {
+	if n.Domain != DefaultRegistry {
+		return n.Repository()
+	}
+	if rest, ok := strings.CutPrefix(n.Path, "library/"); ok && !strings.Contains(rest, "/") {
+		return rest
+	}
+	return n.Path
+}
+
+func (n Name) suffixed(s string) string {
+	if n.Tag != "" {
+		s += ":" + n.Tag
+	}
+	if n.Digest != "" {
+		s += "@" + string(n.Digest)
+	}
+	return s
+}
+
+// Tagged is the name without its digest; false when it has no tag.
+func (n Name) Tagged() (Name, bool) {
+	n.Digest = ""
+	return n, n.Tag != ""
+}
