@@ -1,0 +1,62 @@
+# imgpack: build, test and measure. `make demo` and `make test` need Go alone.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+# The same bytes from any directory and any clock.
+GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X main.version=$(VERSION) -X main.commit=$(COMMIT)'
+export CGO_ENABLED = 0
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 20s
+OUT ?= imgpack
+
+.PHONY: build demo test check integration fuzz bench soak fixtures man cover clean
+
+build:
+	go build $(GOFLAGS_BUILD) -o $(OUT) ./cmd/imgpack
+
+# Pack, verify, load, unpack and run real images, from nothing.
+demo: build
+	@sh integration/demo.sh ./$(OUT)
+
+test:
+	go test ./...
+
+# All that needs no peers: format, vet, staticcheck, race detector, import
+# rules, documents' examples, reproducible build.
+check:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./... && go vet -tags integration ./integration/...
+	GOFLAGS=-tags=integration go run $(STATICCHECK) ./...
+	CGO_ENABLED=1 go test -race ./...
+	@sh integration/reproducible.sh
+
+# The built binary against real registries, engines, runtimes and kernels.
+# Missing peers are skipped; IMGPACK_REQUIRE_PEERS=1 makes them a failure.
+integration:
+	go test -tags integration -count=1 -timeout 40m ./integration/...
+
+fuzz:
+	@sh integration/fuzz.sh $(FUZZTIME)
+
+# Ratios to the peers, in one run. CORPUS is an OCI layout directory.
+bench:
+	go run ./integration/bench $(if $(CORPUS),-corpus $(CORPUS)) $(BENCHFLAGS)
+
+# What takes long: kill -9 at many points, every blob damaged in turn, long fuzzing.
+soak:
+	IMGPACK_SOAK=1 go test -tags integration -count=1 -timeout 3h ./integration/...
+	$(MAKE) fuzz FUZZTIME=5m
+
+# Golden files written anew; a change in them is a change of format.
+fixtures:
+	go test ./... -run Golden -update
+
+man: build
+	./$(OUT) gen-man dist/man
+
+cover:
+	go test -coverprofile=/dev/null ./... -cover | grep -v 'no test files'
+
+clean:
+	rm -rf $(OUT) dist
