@@ -21,6 +21,10 @@ const (
 	KindLimit      Kind = "limit"       // a bound on size, count or depth is passed
 	KindMalformed  Kind = "malformed"   // not what the format says
 	KindMissing    Kind = "missing"     // something referred to is not there
+
+	// KindUnsupported is for reports, of what could not be looked into; as an
+	// error it is an UnsupportedError.
+	KindUnsupported Kind = "unsupported"
 )
 
 // ContentError reports content that is at fault: damaged, forged, out of

@@ -68,8 +68,12 @@ func rootOf(d ocispec.Descriptor) Root {
 // FormatLayoutIndex is the mirror of ParseLayoutIndex. Both naming habits are
 // written: the specification's, which skopeo and podman read, and
 // containerd's.
-func FormatLayoutIndex(roots []Root) ([]byte, error) {
-	x := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
+func FormatLayoutIndex(roots []Root) ([]byte, error) { return FormatAnnotatedIndex(roots, nil) }
+
+// FormatAnnotatedIndex is FormatLayoutIndex with annotations of the index
+// itself, which ParseIndex gives back.
+func FormatAnnotatedIndex(roots []Root, annotations map[string]string) ([]byte, error) {
+	x := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}, Annotations: annotations}
 	for _, r := range roots {
 		d := r.Descriptor
 		d.Annotations = map[string]string{}
