@@ -10,10 +10,12 @@ package tarball
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -99,13 +101,14 @@ func (p *Plan) Write(ctx context.Context, w io.Writer) error {
 }
 
 // WriteAt writes the tar into w, which reads as zeros wherever nothing is
-// written, jobs members at a time; each goes straight to its place. Memory is
-// jobs × 1 MiB. The result is the same bytes as Write's. The first error
-// stops all.
+// written, jobs members at a time, the largest first, so that none is left
+// alone at the end; each goes straight to its place. Memory is jobs × 1 MiB.
+// The result is the same bytes as Write's. The first error stops all.
 func (p *Plan) WriteAt(ctx context.Context, w io.WriterAt, jobs int) error {
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(max(jobs, 1))
-	for i, m := range p.members {
+	for _, i := range p.largestFirst() {
+		m := p.members[i]
 		if gctx.Err() != nil {
 			break
 		}
@@ -128,6 +131,15 @@ func (p *Plan) WriteAt(ctx context.Context, w io.WriterAt, jobs int) error {
 	}
 	_, err := w.WriteAt(make([]byte, 2*blockSize), p.size-2*blockSize)
 	return err
+}
+
+func (p *Plan) largestFirst() []int {
+	order := make([]int, len(p.members))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(p.members[b].Size, p.members[a].Size) })
+	return order
 }
 
 const bufferSize = 1 << 20
