@@ -1,0 +1,142 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// Network chooses what the process can reach.
+type Network int
+
+const (
+	// None gives the process a loopback interface of its own, up, and nothing
+	// else.
+	None Network = iota
+	// Host leaves the process in the caller's network namespace: every
+	// interface, every listening port of 127.0.0.1, every abstract socket.
+	Host
+)
+
+// Spec says what to run and over what. The zero value of every field but
+// Lower and Args is usable. Run does not modify it.
+type Spec struct {
+	// Lower holds the overlay's lower directories, topmost first, absolute.
+	// They are never written to. Whiteouts are character devices 0:0 and
+	// opaque directories carry user.overlay.opaque=y.
+	Lower []string
+
+	// State is an existing directory owned by the caller with mode 0700, where
+	// Run makes the overlay's upper directory and removes it again; what a
+	// killed Run left there is removed by the next one. When empty, the upper
+	// directory is on a tmpfs and its content counts as memory.
+	State string
+
+	// ReadOnly makes / read-only for the process.
+	ReadOnly bool
+
+	// Args is the complete argument vector. Args[0] without a slash is looked
+	// up in the PATH of Env, inside the root filesystem.
+	Args []string
+
+	// Env is the complete environment as K=V; of equal names the last counts.
+	// Entries without "=" or with an empty name are left out and reported to
+	// Explain; they are never looked up in the caller's environment. HOME is
+	// added from the image's /etc/passwd when absent.
+	Env []string
+
+	// User is the image's user: "", "uid", "name", "uid:gid", "name:group" or
+	// a mixture. Digits are always numbers: out of range is an error, never a
+	// name.
+	User string
+
+	// Cwd is the absolute working directory, made when missing. "" is "/".
+	Cwd string
+
+	// Hostname is "localhost" when empty.
+	Hostname string
+
+	// Network is None unless said otherwise.
+	Network Network
+
+	// Capabilities names the capabilities to keep ("CAP_CHOWN" or "chown").
+	// Nil means DefaultCapabilities; empty means none. A process that is not
+	// uid 0 gets none of them in effect.
+	Capabilities []string
+
+	// Stdin, Stdout and Stderr are the caller's and stay open. Nil is
+	// /dev/null. Pipes and sockets are handed to the process; anything else (a
+	// terminal, a file) is reached through a pipe that Run serves, so that the
+	// process never holds a file of the host that it could reopen, chmod or
+	// push input into.
+	Stdin, Stdout, Stderr *os.File
+
+	// Signals, when not nil, delivers signals that Run passes to the process.
+	Signals <-chan os.Signal
+
+	// Explain, when not nil, is told each isolation step and each one that had
+	// to be weaker than usual, as one line. It is never called concurrently,
+	// and not after Run has returned.
+	Explain func(step string)
+}
+
+// DefaultCapabilities is what Spec.Capabilities means when nil: docker's set
+// without MKNOD, NET_RAW and AUDIT_WRITE.
+func DefaultCapabilities() []string {
+	return []string{
+		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID",
+		"CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
+	}
+}
+
+// Status is how the process ended.
+type Status struct {
+	Code   int            // its exit code, or 128+n when signal n killed it
+	Signal syscall.Signal // the signal that killed it, or 0
+}
+
+// Exit codes of a StartError, as docker uses them.
+const (
+	CodeStart   = 125 // the sandbox could not be set up
+	CodeNotExec = 126 // the command was found and cannot be executed
+	CodeNoSuch  = 127 // the command was not found
+)
+
+// StartError reports that the process was never started.
+type StartError struct {
+	Step string // what was being done: "mount /proc", "look up user"
+	Code int    // CodeStart, CodeNotExec or CodeNoSuch
+	Err  error  // why
+	Hint string // what might help, or ""
+}
+
+func (e *StartError) Error() string {
+	if e.Step == "" {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("%s: %v", e.Step, e.Err)
+}
+
+func (e *StartError) Unwrap() error { return e.Err }
+
+// UnsupportedError reports that this kernel, or how it is set, does not allow
+// a sandbox at all.
+type UnsupportedError struct {
+	Feature string // what is missing: "user namespaces"
+	Setting string // the setting at fault: "user.max_user_namespaces=0", or ""
+	Err     error  // what the kernel said
+	Hint    string // what an administrator can do, or ""
+}
+
+func (e *UnsupportedError) Error() string {
+	s := e.Feature + " not available"
+	if e.Setting != "" {
+		s += " (" + e.Setting + ")"
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+func (e *UnsupportedError) Unwrap() error { return e.Err }
