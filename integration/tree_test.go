@@ -1,0 +1,247 @@
+//go:build integration
+
+package integration
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// listing describes every entry below root: type, mode, owner, time, size,
+// link target, link group, attributes, content.
+func listing(t testing.TB, root string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	groups := map[uint64]string{} // inode → first name seen
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil || path == root {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(path, root)
+		text := fmt.Sprintf("mode %o owner %d:%d", st.Mode, st.Uid, st.Gid)
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFREG:
+			if groups[st.Ino] == "" {
+				groups[st.Ino] = name
+			}
+			text += fmt.Sprintf(" size %d links %d with %s sha256 %s mtime %d", st.Size, st.Nlink, groups[st.Ino], sum(t, path), st.Mtim.Sec)
+		case unix.S_IFLNK:
+			to, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			text += fmt.Sprintf(" to %q mtime %d", to, st.Mtim.Sec)
+		case unix.S_IFDIR:
+			text += fmt.Sprintf(" mtime %d", st.Mtim.Sec)
+		}
+		all[name] = text + xattrs(t, path)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func sum(t testing.TB, path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:8])
+}
+
+func xattrs(t testing.TB, path string) string {
+	buf := make([]byte, 64<<10)
+	n, err := unix.Llistxattr(path, buf)
+	if err != nil || n == 0 {
+		return ""
+	}
+	names := strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00")
+	slices.Sort(names)
+	text := ""
+	for _, name := range names {
+		value := make([]byte, 64<<10)
+		k, err := unix.Lgetxattr(path, name, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += fmt.Sprintf(" %s=%x", name, value[:k])
+	}
+	return text
+}
+
+// sameTree compares two listings, but for names that ignore says differ
+// rightly.
+func sameTree(t *testing.T, what string, want, got map[string]string, ignore func(name string) bool) {
+	t.Helper()
+	names := map[string]bool{}
+	for n := range want {
+		names[n] = true
+	}
+	for n := range got {
+		names[n] = true
+	}
+	shown := 0
+	for n := range names {
+		if want[n] != got[n] && !ignore(n) {
+			if shown++; shown <= 10 {
+				t.Errorf("%s: %s\n  peer %s\n  ours %s", what, n, want[n], got[n])
+			}
+		}
+	}
+	if shown > 10 {
+		t.Errorf("%s: and %d more", what, shown-10)
+	}
+	if len(got) < 10 {
+		t.Errorf("%s: only %d entries", what, len(got))
+	}
+}
+
+func nothing(string) bool { return false }
+
+var treeImages = []string{"base:v2", "redis:1", "api:v2", "site:1", "tool:1"}
+
+// TestSameTreeAsUmoci compares our merged rootfs with umoci's.
+func TestSameTreeAsUmoci(t *testing.T) {
+	need(t, "umoci", "skopeo")
+	for _, name := range treeImages {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			ref := pick(t, name)
+			skopeo(t, "copy", "-q", "--src-tls-verify=false", "--format", "oci", "docker://"+ref, "oci:"+h.path("layout")+":1")
+			sh(t, "umoci", "unpack", "--image", h.path("layout")+":1", h.path("peer"))
+			h.ok("pull", ref)
+			h.ok("unpack", ref, "ours")
+			sameTree(t, name, listing(t, h.path("peer/rootfs")), listing(t, h.path("ours")), nothing)
+		})
+	}
+}
+
+// TestSameTreeAsPodman compares our layers, mounted by the line we print, with
+// podman's mount of the same image.
+func TestSameTreeAsPodman(t *testing.T) {
+	need(t, "podman")
+	for _, name := range treeImages {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			ref := pick(t, name)
+			podman(t, "pull", "-q", "--tls-verify=false", ref)
+			peer := podman(t, "image", "mount", ref)
+			defer podman(t, "image", "unmount", ref)
+			h.ok("pull", ref)
+			h.ok("unpack", "--as", "layers", ref, "ours")
+			ours := mountLine(t, h)
+			// podman makes these in the image it mounts, for its own use.
+			sameTree(t, name, listing(t, peer), listing(t, ours), nothing)
+		})
+	}
+}
+
+// mountLine runs the mount command that unpack left in mount.txt.
+func mountLine(t *testing.T, h *host) string {
+	t.Helper()
+	line, err := os.ReadFile(h.path("ours/mount.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"upper", "work", "merged"} {
+		if err := os.MkdirAll(h.path("ours/"+d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var command string
+	for _, l := range strings.Split(string(line), "\n") {
+		if strings.HasPrefix(l, "mount ") {
+			command = l
+		}
+	}
+	sh(t, "sh", "-c", "cd '"+h.path("ours")+"' && "+command)
+	target := h.path("ours/merged")
+	t.Cleanup(func() { unix.Unmount(target, unix.MNT_DETACH) })
+	return target
+}
+
+// TestRuntimesRun runs our rootfs under runc and crun.
+func TestRuntimesRun(t *testing.T) {
+	need(t, "runc", "crun")
+	h := newHost(t)
+	ref := pick(t, "api:v2")
+	h.ok("pull", ref)
+	h.ok("unpack", ref, "rootfs")
+	sh(t, "runc", "spec", "--bundle", h.dir)
+	raw, err := os.ReadFile(h.path("config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec map[string]any
+	if err := json.Unmarshal(raw, &spec); err != nil {
+		t.Fatal(err)
+	}
+	process := spec["process"].(map[string]any)
+	process["terminal"], process["args"] = false, []string{"/bin/cat", "/srv/api/current.py"}
+	delete(process, "rlimits") // root here may not raise them
+	if raw, err = json.Marshal(spec); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(h.path("config.json"), raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := sh(t, "runc", "run", "--bundle", h.dir, "imgpack-runc"); got != `VERSION = "2"` {
+		t.Errorf("runc: %q", got)
+	}
+	// crun refuses hosts that mount both cgroup versions.
+	script := fmt.Sprintf("umount /sys/fs/cgroup/unified 2>/dev/null; exec crun --cgroup-manager=disabled run --bundle %s imgpack-crun", h.dir)
+	if got := sh(t, "unshare", "-m", "sh", "-c", script); got != `VERSION = "2"` {
+		t.Errorf("crun: %q", got)
+	}
+}
+
+// TestSandbox runs corpus images in the sandbox, as root and as an ordinary
+// user.
+func TestSandbox(t *testing.T) {
+	for _, uid := range []uint32{0, 65534} {
+		t.Run(fmt.Sprint("uid ", uid), func(t *testing.T) {
+			h := newHost(t)
+			if uid != 0 {
+				h.asUser(uid)
+			}
+			for _, c := range runnable {
+				ref := pick(t, c.image)
+				h.ok("pull", ref)
+				args := append([]string{"run", "--entrypoint", c.command[0], "--user", "0", ref}, c.command[1:]...)
+				if got := h.ok(args...); !strings.Contains(got, c.want) {
+					t.Errorf("%s: %q", c.image, got)
+				}
+			}
+			if r := h.run("run", "--entrypoint", "/bin/sh", "--user", "0", pick(t, "api:v2"), "-c", "exit 42"); r.code != 42 {
+				t.Errorf("exit 42 came back as %d: %s", r.code, r.stderr)
+			}
+			h.fails(127, "run", "--entrypoint", "/no/such", "--user", "0", pick(t, "api:v2"))
+			h.fails(126, "run", "--entrypoint", "/etc/passwd", "--user", "0", pick(t, "api:v2"))
+			cmd := h.command("run", "--entrypoint", "/bin/sh", "--user", "0", pick(t, "api:v2"), "-c", "kill -TERM $$")
+			if r := finish(t, cmd); r.code != 128+int(syscall.SIGTERM) {
+				t.Errorf("killed by SIGTERM came back as %d: %s", r.code, r.stderr)
+			}
+		})
+	}
+}
