@@ -1,0 +1,158 @@
+package dedupe
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgpack/imgpack/internal/quote"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// Bundle is an open bundle. It is safe for concurrent use.
+type Bundle struct {
+	r     io.ReaderAt
+	close func() error
+	name  string // for messages; safe to print
+	info  Info
+	roots []manifests.Root
+	blobs map[digest.Digest]section
+}
+
+type section struct{ offset, size int64 }
+
+// Info describes a bundle.
+type Info struct {
+	Version  int
+	Mode     string        // "layer"
+	Features []string      // mandatory ones, sorted
+	Digest   digest.Digest // of index.json: the bundle's identity
+	Size     int64         // of the file
+	Blobs    int
+}
+
+// IsBundle reports whether r looks like a bundle, by its first block alone:
+// Open says whether it is one. A file cut short in its first block still looks
+// like one.
+func IsBundle(r io.ReaderAt, size int64) bool {
+	head := make([]byte, min(size, blockSize))
+	if n, err := r.ReadAt(head, 0); n < len(head) || err != nil && err != io.EOF {
+		return false
+	}
+	if len(head) <= len(readmeName) || cstring(head) != readmeName {
+		return false
+	}
+	return len(head) < fieldMagic+5 || string(head[fieldMagic:fieldMagic+5]) == ustarMagic[:5]
+}
+
+// Open opens a bundle and checks its container: every member, every header,
+// every byte between them, against what index.json says. It does not read the
+// blobs. What is wrong is a *manifests.ContentError; a version, mode or feature
+// that this package does not know is a *manifests.UnsupportedError. The caller
+// closes the Bundle.
+func Open(path string) (*Bundle, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	b, err := openFile(f)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	b.close = f.Close
+	return b, nil
+}
+
+func openFile(f *os.File) (*Bundle, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("open %s: not a regular file", f.Name())
+	}
+	return OpenReaderAt(f, st.Size(), f.Name())
+}
+
+// OpenReaderAt is Open for a bundle that is size bytes in r; name is what
+// messages call it. Closing the Bundle does not close r.
+func OpenReaderAt(r io.ReaderAt, size int64, name string) (*Bundle, error) {
+	s := &scanner{r: r, size: size, name: quote.Clean(name)}
+	b, err := s.bundle()
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Info describes the bundle.
+func (b *Bundle) Info() Info {
+	info := b.info
+	info.Features = slices.Clone(info.Features)
+	return info
+}
+
+// Roots returns the images of the bundle, in its order.
+func (b *Bundle) Roots(context.Context) ([]manifests.Root, error) {
+	return slices.Clone(b.roots), nil
+}
+
+// Blobs returns the digests of all blobs in the bundle, sorted. Whatever a
+// graph of Roots does not reach has no business there.
+func (b *Bundle) Blobs() []digest.Digest {
+	all := make([]digest.Digest, 0, len(b.blobs))
+	for d := range b.blobs {
+		all = append(all, d)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Fetch gives a blob of the bundle. See manifests.Fetcher. A blob that is not
+// of the descriptor's size is refused at once.
+func (b *Bundle) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if err := manifests.CheckDescriptor(d); err != nil {
+		return nil, err
+	}
+	s, ok := b.blobs[d.Digest]
+	if !ok {
+		return nil, &manifests.NotFoundError{Subject: "blob " + string(d.Digest), In: b.name}
+	}
+	if s.size != d.Size {
+		return nil, manifests.Bad(manifests.KindSize, "blob "+string(d.Digest), "%d bytes are stored, its descriptor says %d", s.size, d.Size)
+	}
+	in := &reader{ctx: ctx.Err, r: io.NewSectionReader(b.r, s.offset, s.size)}
+	return manifests.VerifyReader(in, d), nil
+}
+
+// reader reads a blob's bytes until the work is cancelled.
+type reader struct {
+	ctx func() error
+	r   io.Reader
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	if err := r.ctx(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+func (r *reader) Close() error { return nil }
+
+// Close closes the file if Open opened it. Readers from Fetch must not be used
+// after it.
+func (b *Bundle) Close() error {
+	if b.close == nil {
+		return nil
+	}
+	return b.close()
+}
+
+var _ manifests.Fetcher = (*Bundle)(nil)

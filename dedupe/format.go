@@ -1,0 +1,118 @@
+package dedupe
+
+import (
+	"fmt"
+	"hash"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// The members of a bundle that are not blobs, in their order.
+const (
+	readmeName = "README.imgpack.txt"
+	layoutName = "oci-layout"
+	indexName  = "index.json"
+)
+
+// readme is what a writer puts first. A reader takes any text: index.json has
+// its digest.
+const readme = `This file is an imgpack bundle: container images for a place without a network,
+each layer stored once.
+
+It is a plain tar and a valid OCI image layout. Look into it with
+
+    tar tf FILE
+    tar xOf FILE index.json
+
+and use it with imgpack (https://github.com/imgpack/imgpack):
+
+    imgpack images FILE           what is in it
+    imgpack verify FILE           prove that it is whole and unchanged
+    imgpack load FILE             into the local store
+    imgpack push FILE REGISTRY    to a registry
+
+or, without imgpack, one image at a time:
+
+    skopeo copy oci-archive:FILE:TAG docker://REGISTRY/NAME:TAG
+
+Every blob is named by its digest: sha256sum must give the file name back.
+`
+
+// The annotations of index.json.
+const (
+	annotationPrefix   = "io.imgpack.bundle."
+	annotationVersion  = annotationPrefix + "version"
+	annotationMode     = annotationPrefix + "mode"
+	annotationBlobs    = annotationPrefix + "blobs"
+	annotationTail     = annotationPrefix + "tail"
+	annotationMembers  = annotationPrefix + "members"
+	annotationReadme   = annotationPrefix + "readme"
+	annotationFeatures = annotationPrefix + "features"
+)
+
+const (
+	formatVersion = 1
+	modeLayer     = "layer"
+
+	// reservedTypes start the media and artifact types that mean something
+	// to imgpack alone, such as those of chunk mode.
+	reservedTypes = "application/vnd.imgpack."
+)
+
+// Bounds of the format. Memory for an open bundle is about 200 bytes a blob:
+// 50 MB at the limit.
+const (
+	maxReadme      = 64 << 10
+	maxBlobs       = 250_000
+	maxBlobSize    = 1 << 40
+	maxFeatures    = 32
+	maxFeatureName = 32
+)
+
+const (
+	blockSize = 512
+	endSize   = 2 * blockSize
+)
+
+// knownFeatures are the mandatory features this package can read: none yet.
+var knownFeatures = map[string]bool{}
+
+// memberName is where a blob lies. The digest must have been checked.
+func memberName(d digest.Digest) string {
+	return "blobs/" + string(d.Algorithm()) + "/" + d.Encoded()
+}
+
+// parseMemberName is the mirror of memberName.
+func parseMemberName(name string) (digest.Digest, bool) {
+	rest, ok := strings.CutPrefix(name, "blobs/")
+	if !ok {
+		return "", false
+	}
+	algorithm, hex, _ := strings.Cut(rest, "/")
+	d := digest.Digest(algorithm + ":" + hex)
+	return d, manifests.CheckDigest(d) == nil && memberName(d) == name
+}
+
+// memberTable hashes the digests and sizes of the blobs in their order.
+type memberTable struct {
+	hash  hash.Hash
+	count int
+}
+
+func newMemberTable() *memberTable {
+	return &memberTable{hash: digest.SHA256.Hash()}
+}
+
+func (t *memberTable) add(d digest.Digest, size int64) {
+	fmt.Fprintf(t.hash, "%s %d\n", d, size)
+	t.count++
+}
+
+func (t *memberTable) digest() digest.Digest {
+	return digest.NewDigest(digest.SHA256, t.hash)
+}
+
+func padding(n int64) int64 { return -n & (blockSize - 1) }

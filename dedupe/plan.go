@@ -1,0 +1,207 @@
+package dedupe
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgpack/imgpack/internal/tarball"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// PlanOptions choose what a bundle will be. The zero value is a bundle in
+// layer mode.
+type PlanOptions struct{}
+
+// Plan is a bundle that is laid out and not yet written. It does not change and
+// is safe for concurrent use.
+type Plan struct {
+	graph  *manifests.Graph
+	roots  []manifests.Root
+	blobs  []ocispec.Descriptor // in the order of the file
+	index  []byte
+	size   int64
+	rows   []Row
+	totals Totals
+}
+
+// Row says what one root brings to a bundle.
+type Row struct {
+	Root     manifests.Root
+	Images   []*manifests.Image // one, or one for each platform of an index
+	Layers   int                // of all Images
+	Bytes    int64              // stored size of all blobs the root needs
+	NewBytes int64              // of those, what the rows before it did not bring
+}
+
+// Totals sums up the rows of a bundle.
+type Totals struct {
+	Images         int   // rows
+	Layers         int   // of all rows
+	DistinctLayers int   // that are stored
+	Bytes          int64 // of the rows, each on its own
+	Stored         int64 // of all blobs, each once
+}
+
+// NewPlan lays out a bundle of the graph's roots in layer mode. A root that is
+// given twice is stored once. It returns a *manifests.ConflictError where one
+// name stands for two digests, and a *manifests.ContentError where images
+// disagree on the size of a blob or a bound of the format is passed.
+func NewPlan(g *manifests.Graph, _ PlanOptions) (*Plan, error) {
+	p := &Plan{graph: g, blobs: order(g)}
+	if len(p.blobs) > maxBlobs {
+		return nil, manifests.Bad(manifests.KindLimit, "bundle", "%d blobs are more than %d", len(p.blobs), maxBlobs)
+	}
+	for _, b := range p.blobs {
+		if b.Size > maxBlobSize {
+			return nil, manifests.Bad(manifests.KindLimit, "blob "+string(b.Digest), "%d bytes are more than %d", b.Size, int64(maxBlobSize))
+		}
+	}
+	var err error
+	if p.roots, err = distinct(g.Roots()); err != nil {
+		return nil, err
+	}
+	if err := p.count(); err != nil {
+		return nil, err
+	}
+	tail, err := p.layTail()
+	if err != nil {
+		return nil, err
+	}
+	if p.index, err = manifests.FormatAnnotatedIndex(p.roots, p.annotations(tail)); err != nil {
+		return nil, err
+	}
+	if len(p.index) > manifests.MaxDocument {
+		return nil, manifests.Bad(manifests.KindLimit, indexName, "%d bytes are more than %d: too many images for one bundle", len(p.index), manifests.MaxDocument)
+	}
+	head, err := tarball.NewPlan(p.headMembers())
+	if err != nil {
+		return nil, err
+	}
+	p.size = head.Size() - endSize + tail
+	return p, nil
+}
+
+// order is the order of blobs in the file: documents, then leaves.
+func order(g *manifests.Graph) []ocispec.Descriptor {
+	var blobs []ocispec.Descriptor
+	isDoc := map[digest.Digest]bool{}
+	for _, n := range g.Docs() {
+		isDoc[n.Descriptor.Digest] = true
+		blobs = append(blobs, n.Descriptor)
+	}
+	for _, b := range g.Blobs() {
+		if !isDoc[b.Digest] {
+			blobs = append(blobs, b)
+		}
+	}
+	return blobs
+}
+
+func distinct(roots []manifests.Root) ([]manifests.Root, error) {
+	if len(roots) == 0 {
+		return nil, &manifests.NotFoundError{Subject: "image to put into a bundle"}
+	}
+	var out []manifests.Root
+	named := map[manifests.Name]digest.Digest{}
+	for _, r := range roots {
+		if d, ok := named[r.Name]; ok && !r.Name.IsZero() {
+			if d != r.Descriptor.Digest {
+				return nil, &manifests.ConflictError{Subject: r.Display(), Err: fmt.Errorf("names both %s and %s", d, r.Descriptor.Digest)}
+			}
+			continue
+		}
+		named[r.Name] = r.Descriptor.Digest
+		same := func(o manifests.Root) bool {
+			return o.Name.IsZero() && o.Label == r.Label && o.Descriptor.Digest == r.Descriptor.Digest
+		}
+		if r.Name.IsZero() && slices.ContainsFunc(out, same) {
+			continue
+		}
+		if strings.HasPrefix(r.Descriptor.ArtifactType, reservedTypes) {
+			return nil, &manifests.UnsupportedError{Subject: r.Display(), Reason: "a bundle cannot hold the index of another"}
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// layTail returns the length of the file from the end of index.json on.
+func (p *Plan) layTail() (int64, error) {
+	tail, err := tarball.NewPlan(p.blobMembers(nil))
+	if err != nil {
+		return 0, err
+	}
+	return tail.Size(), nil
+}
+
+func (p *Plan) annotations(tail int64) map[string]string {
+	table := newMemberTable()
+	for _, b := range p.blobs {
+		table.add(b.Digest, b.Size)
+	}
+	return map[string]string{
+		annotationVersion: strconv.Itoa(formatVersion),
+		annotationMode:    modeLayer,
+		annotationBlobs:   strconv.Itoa(table.count),
+		annotationTail:    strconv.FormatInt(tail, 10),
+		annotationMembers: string(table.digest()),
+		annotationReadme:  string(digest.FromString(readme)),
+	}
+}
+
+func (p *Plan) headMembers() []tarball.Member {
+	return []tarball.Member{
+		tarball.Bytes(readmeName, []byte(readme)),
+		tarball.Bytes(layoutName, []byte(manifests.LayoutMarker)),
+		tarball.Bytes(indexName, p.index),
+	}
+}
+
+func (p *Plan) blobMembers(progress manifests.Progress) []tarball.Member {
+	members := make([]tarball.Member, len(p.blobs))
+	for i, b := range p.blobs {
+		members[i] = tarball.Member{Name: memberName(b.Digest), Size: b.Size, Open: func(ctx context.Context) (io.ReadCloser, error) {
+			r, err := p.graph.Fetch(ctx, b)
+			if err != nil || progress == nil {
+				return r, err
+			}
+			return &counter{ReadCloser: r, desc: b, progress: progress}, nil
+		}}
+	}
+	return members
+}
+
+// counter tells progress of the bytes read through it.
+type counter struct {
+	io.ReadCloser
+	desc     ocispec.Descriptor
+	progress manifests.Progress
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	if n > 0 {
+		c.progress(c.desc, int64(n))
+	}
+	return n, err
+}
+
+// Size is the length of the file, in bytes: exact, and known before anything is
+// fetched.
+func (p *Plan) Size() int64 { return p.size }
+
+// Digest is the identity of the bundle: the digest of its index.json.
+func (p *Plan) Digest() digest.Digest { return digest.FromBytes(p.index) }
+
+// Rows says what each root brings, in the order of the bundle.
+func (p *Plan) Rows() []Row { return slices.Clone(p.rows) }
+
+// Totals sums up Rows.
+func (p *Plan) Totals() Totals { return p.totals }
