@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// stdio are the three streams of a process.
+type stdio struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// app is what every command shares: streams, environment, clock and the
+// global flags.
+type app struct {
+	stdio
+	lookupEnv func(string) (string, bool)
+	now       func() time.Time
+	signals   *signals
+	g         globals
+
+	inTerminal, outTerminal, errTerminal bool
+	width                                int // columns of the terminal behind Out; 0 where there is none
+}
+
+func newApp(s stdio, lookupEnv func(string) (string, bool), now func() time.Time) *app {
+	a := &app{stdio: s, lookupEnv: lookupEnv, now: now}
+	a.inTerminal, _ = terminal(s.In)
+	a.outTerminal, a.width = terminal(s.Out)
+	a.errTerminal, _ = terminal(s.Err)
+	return a
+}
+
+// terminal reports whether a stream is a terminal, and how wide it is.
+func terminal(stream any) (is bool, width int) {
+	f, ok := stream.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return false, 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		width = 0
+	}
+	return true, width
+}
+
+func (a *app) env(name string) string {
+	v, _ := a.lookupEnv(name)
+	return v
+}
+
+// run is the whole program. It returns the exit code.
+func run(args []string, s stdio, lookupEnv func(string) (string, bool), now func() time.Time) (code int) {
+	a := newApp(s, lookupEnv, now)
+	defer func() {
+		if p := recover(); p != nil {
+			code = a.report(panicError(p), wantsJSON(args))
+		}
+	}()
+	ctx, stop := a.watchSignals(context.Background())
+	defer stop()
+	root := newRoot(a)
+	root.SetArgs(args)
+	root.SetIn(s.In)
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	if err := checkCommand(root, args); err != nil {
+		return a.report(err, wantsJSON(args))
+	}
+	if err := root.ExecuteContext(ctx); err != nil {
+		return a.report(interrupted(ctx, err), a.g.json || a.g.format == "json" || a.g.format == "jsonl" || !a.g.ready && wantsJSON(args))
+	}
+	return 0
+}

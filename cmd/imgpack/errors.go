@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"syscall"
+
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// The exit codes. Their meaning is frozen; docs/exit-codes.md explains them
+// and is held to exitCodes by a test.
+const (
+	codeOK          = 0
+	codeNo          = 1
+	codeUsage       = 2
+	codePartial     = 3
+	codeNotFound    = 4
+	codeDenied      = 5
+	codeUnreachable = 6
+	codeNoSpace     = 7
+	codeConflict    = 8
+	codeUnsupported = 9
+	codeFailed      = 10
+	codeRun         = 125
+	codeNotRunnable = 126
+	codeNoCommand   = 127
+	codeInterrupted = 130
+	codeTerminated  = 143
+)
+
+type exitCode struct {
+	code          int
+	name, meaning string
+}
+
+var exitCodes = []exitCode{
+	{codeOK, "ok", "done, verified"},
+	{codeNo, "no", "the content is at fault: damaged, forged or malformed"},
+	{codeUsage, "usage", "bad flag, argument or setting; nothing was touched"},
+	{codePartial, "partial", "some items failed, the others are done"},
+	{codeNotFound, "not-found", "no such file, image, tag or platform"},
+	{codeDenied, "denied", "credentials, permission or privilege missing"},
+	{codeUnreachable, "unreachable", "network or registry failed, or --offline forbade it"},
+	{codeNoSpace, "no-space", "disk or another resource is full"},
+	{codeConflict, "conflict", "output exists, a tag names another digest, or a lock is held"},
+	{codeUnsupported, "unsupported", "well-formed, but not handled here or by this kernel"},
+	{codeFailed, "failed", "anything else, including an internal error"},
+	{codeRun, "run", "run: imgpack itself failed; the command was not started"},
+	{codeNotRunnable, "not-runnable", "run: the command cannot be executed"},
+	{codeNoCommand, "no-command", "run: the command is not in the image"},
+	{codeInterrupted, "interrupted", "stopped by SIGINT (Ctrl-C)"},
+	{codeTerminated, "terminated", "stopped by SIGTERM"},
+}
+
+func codeName(code int) string {
+	for _, c := range exitCodes {
+		if c.code == code {
+			return c.name
+		}
+	}
+	return "failed"
+}
+
+// usageError is a command line that does not make sense.
+type usageError struct {
+	Message string
+	Hint    string
+	command string // path of the command whose help explains
+}
+
+func (e *usageError) Error() string { return e.Message }
+
+func usagef(format string, args ...any) *usageError {
+	return &usageError{Message: fmt.Sprintf(format, args...)}
+}
+
+func (e *usageError) hint(format string, args ...any) *usageError {
+	e.Hint = fmt.Sprintf(format, args...)
+	return e
+}
+
+// exitStatus ends the program with a code and no message: that of a command
+// that ran, or of a report that has said everything.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// offlineError is a name that only a registry could answer, with --offline.
+type offlineError struct{ host string }
+
+func (e *offlineError) Error() string {
+	return "--offline forbids asking " + e.host
+}
+
+// failure says what was being done to what when an error happened.
+type failure struct {
+	Op      string // the command's verb
+	Subject string // what it was done to
+	Message string // "cannot pack into site.imgpack"
+	Kept    string // what was not touched
+	Hint    string
+	Code    int // 0: from Err
+	Err     error
+}
+
+func (f *failure) Error() string { return f.Message + ": " + f.Err.Error() }
+func (f *failure) Unwrap() error { return f.Err }
+
+// internalError is a recovered panic.
+type internalError struct{ value any }
+
+func (e *internalError) Error() string { return fmt.Sprintf("internal error: %v", e.value) }
+
+func panicError(p any) error { return &internalError{p} }
+
+// codeRules maps errors to exit codes; the first that matches decides. What
+// the content is guilty of comes before what the machine is.
+var codeRules = []struct {
+	code  int
+	match func(error) bool
+}{
+	{codeUsage, is[*usageError]},
+	{codeFailed, is[*internalError]},
+	{codeNo, is[*manifests.ContentError]},
+	{codeUsage, is[*manifests.InputError]},
+	{codeUnreachable, is[*offlineError]},
+	{codeNoSpace, isErrno(syscall.ENOSPC, syscall.EDQUOT, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.EFBIG)},
+	{codeConflict, is[*manifests.ConflictError]},
+	{codeNotFound, is[*manifests.NotFoundError]},
+	{codeUnsupported, is[*manifests.UnsupportedError]},
+	{codeConflict, isError(fs.ErrExist)},
+	{codeConflict, isErrno(syscall.EWOULDBLOCK, syscall.ENOTEMPTY, syscall.ETXTBSY)},
+	{codeDenied, isError(fs.ErrPermission)},
+	{codeDenied, isErrno(syscall.EROFS)},
+	{codeNotFound, isError(fs.ErrNotExist)},
+	{codeNotFound, isErrno(syscall.ENOTDIR)},
+	{codeUnsupported, isError(errors.ErrUnsupported)},
+	{codeUnsupported, isErrno(syscall.ENOSYS)},
+	{codeUnreachable, isNetwork},
+	{codeUnreachable, isError(context.DeadlineExceeded)},
+}
+
+// codeOf is the exit code of an error.
+func codeOf(err error) int {
+	var f *failure
+	var exit exitStatus
+	var sig signalError
+	switch {
+	case err == nil:
+		return codeOK
+	case errors.As(err, &exit):
+		return int(exit)
+	case errors.As(err, &sig):
+		return sig.code()
+	case errors.As(err, &f) && f.Code != 0:
+		return f.Code
+	}
+	for _, r := range codeRules {
+		if r.match(err) {
+			return r.code
+		}
+	}
+	return codeFailed
+}
+
+func is[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
+
+func isError(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func isErrno(numbers ...syscall.Errno) func(error) bool {
+	return func(err error) bool {
+		for _, n := range numbers {
+			if errors.Is(err, n) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func isNetwork(err error) bool {
+	_, ok := errors.AsType[net.Error](err)
+	return ok && !is[*fs.PathError](err)
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// report prints an error as a block on stderr, or as one line of JSON, and
+// returns its exit code.
+func (a *app) report(err error, asJSON bool) int {
+	code := codeOf(err)
+	if is[exitStatus](err) {
+		return code
+	}
+	e := describe(err, code)
+	if is[*internalError](err) && !asJSON {
+		fmt.Fprintf(a.Err, "%s", debug.Stack())
+	}
+	if asJSON {
+		line, _ := json.Marshal(e)
+		fmt.Fprintf(a.Err, "%s\n", plainJSON(line))
+		return code
+	}
+	label := "error:"
+	if a.colour(a.Err) {
+		label = "\x1b[1;31merror:\x1b[0m"
+	}
+	fmt.Fprintf(a.Err, "imgpack: %s %s\n", label, printable(e.Message))
+	detail(a.Err, "cause:", e.Cause)
+	detail(a.Err, "kept: ", e.Kept)
+	detail(a.Err, "hint: ", e.Hint)
+	return code
+}
+
+func detail(w io.Writer, label, text string) {
+	if text != "" {
+		fmt.Fprintf(w, "  %s %s\n", label, printable(text))
+	}
+}
+
+// errorDoc is an error as data.
+type errorDoc struct {
+	envelope
+	Code      int    `json:"code"`
+	Name      string `json:"name"`
+	Op        string `json:"op,omitempty"`
+	Subject   string `json:"subject,omitempty"`
+	Message   string `json:"message"`
+	Cause     string `json:"cause,omitempty"`
+	Kept      string `json:"kept,omitempty"`
+	Hint      string `json:"hint,omitempty"`
+	Retryable bool   `json:"retryable"`
+}
+
+func describe(err error, code int) errorDoc {
+	e := errorDoc{envelope: kind("error"), Code: code, Name: codeName(code), Hint: hintFor(err), Message: err.Error()}
+	underlying := codeOf(innermost(err))
+	e.Retryable = underlying == codeUnreachable && !is[*offlineError](err)
+	if f, ok := errors.AsType[*failure](err); ok {
+		e.Op, e.Subject, e.Kept = f.Op, f.Subject, f.Kept
+		if f.Message != "" {
+			e.Message, e.Cause = f.Message, f.Err.Error()
+		} else {
+			e.Message = f.Err.Error()
+		}
+	}
+	return e
+}
+
+// innermost takes the failure off an error, so that a code that run imposes
+// does not hide the reason.
+func innermost(err error) error {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.Err
+	}
+	return err
+}
+
+// hintFor says what to do next about an error, if anything is known to help.
+func hintFor(err error) string {
+	if f, ok := errors.AsType[*failure](err); ok && f.Hint != "" {
+		return f.Hint
+	}
+	if e, ok := errors.AsType[*usageError](err); ok {
+		switch {
+		case e.Hint != "":
+			return e.Hint
+		case e.command != "":
+			return "see: " + e.command + " --help"
+		}
+	}
+	if e, ok := errors.AsType[*manifests.NotFoundError](err); ok {
+		return suggestion(e)
+	}
+	switch {
+	case is[*offlineError](err):
+		return "leave out --offline (or IMGPACK_OFFLINE), or load the image first"
+	case is[*internalError](err):
+		return "this is a bug in imgpack; please report it with the lines above"
+	case isErrno(syscall.ENOSPC, syscall.EDQUOT)(err):
+		return "free some space, then run the same line again"
+	case is[*manifests.ConflictError](err), errors.Is(err, syscall.EEXIST):
+		return "--force replaces it"
+	}
+	return ""
+}
+
+// maxListed bounds the alternatives a hint lists.
+const maxListed = 8
+
+func suggestion(e *manifests.NotFoundError) string {
+	if len(e.Have) == 0 {
+		return ""
+	}
+	if i := strings.IndexByte(e.Subject, '"'); i >= 0 {
+		word, _, _ := strings.Cut(e.Subject[i+1:], `"`)
+		if near := suggest(word, e.Have); len(near) > 0 {
+			return "did you mean " + strings.Join(near, " or ") + "?"
+		}
+	}
+	list, more := e.Have, ""
+	if len(list) > maxListed {
+		list, more = list[:maxListed], fmt.Sprintf(" and %d more", len(e.Have)-maxListed)
+	}
+	return "there is: " + strings.Join(list, ", ") + more
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// The groups of commands, as the top-level help shows them.
+const (
+	groupCarry    = "Carry"
+	groupExchange = "Exchange"
+	groupLook     = "Look"
+	groupUse      = "Use"
+	groupKeep     = "Keep"
+	groupSelf     = "Self"
+)
+
+var commandGroups = []string{groupCarry, groupExchange, groupLook, groupUse, groupKeep, groupSelf}
+
+// newRoot builds the tree of commands.
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:                "imgpack",
+		Short:              "carry container images across an air gap",
+		SilenceErrors:      true,
+		SilenceUsage:       true,
+		DisableSuggestions: true,
+		CompletionOptions:  cobra.CompletionOptions{DisableDefaultCmd: true},
+		Args:               cobra.ArbitraryArgs,
+		PreRunE:            func(cmd *cobra.Command, _ []string) error { return a.prepare(cmd) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if v, _ := cmd.Flags().GetBool("version"); v {
+				return runVersion(a)
+			}
+			return rootHelp(cmd, a.Out)
+		},
+	}
+	cobra.EnableCommandSorting = false
+	root.Flags().Bool("version", false, "print the version")
+	a.g.add(root.Flags(), true)
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { _ = help(cmd, a.Out) })
+	root.SetUsageFunc(func(cmd *cobra.Command) error { return help(cmd, a.Err) })
+	for _, add := range commands {
+		root.AddCommand(add(a))
+	}
+	h := newHelpCommand(a)
+	root.SetHelpCommand(h)
+	root.AddCommand(h)
+	return root
+}
+
+// commands are made in the order help lists them.
+var commands = []func(*app) *cobra.Command{
+	newVersionCommand, newCompletionCommand,
+}
+
+// spec is what a command says of itself.
+type spec struct {
+	use      string // usage line, from the command's name on
+	aliases  []string
+	group    string
+	short    string
+	long     string
+	examples string // one command line each
+	exits    []int  // the exit codes that matter, beyond 0, 2 and 10
+	complete cobra.CompletionFunc
+	run      func(ctx context.Context, args []string) error
+}
+
+// command makes a command that takes the global flags; add registers its own.
+func (a *app) command(s spec, add func(*pflag.FlagSet)) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:                   s.use,
+		Aliases:               s.aliases,
+		Short:                 s.short,
+		Long:                  s.long,
+		Example:               s.examples,
+		Annotations:           map[string]string{"group": s.group, "exits": exitList(s.exits)},
+		ValidArgsFunction:     s.complete,
+		DisableFlagsInUseLine: true,
+		PreRunE:               func(cmd *cobra.Command, _ []string) error { return a.prepare(cmd) },
+		RunE:                  func(cmd *cobra.Command, args []string) error { return withCommand(s.run(cmd.Context(), args), cmd) },
+	}
+	if s.complete == nil {
+		cmd.ValidArgsFunction = cobra.NoFileCompletions
+	}
+	fs := cmd.Flags()
+	fs.SortFlags = false
+	if add != nil {
+		add(fs)
+	}
+	a.g.add(fs, fs.ShorthandLookup("v") == nil && cmd.Name() != "run")
+	return cmd
+}
+
+func exitList(codes []int) string {
+	var words []string
+	for _, c := range codes {
+		words = append(words, fmt.Sprintf("%d %s", c, codeName(c)))
+	}
+	return strings.Join(words, ", ")
+}
+
+// withCommand lets a usage error name the command whose help explains.
+func withCommand(err error, cmd *cobra.Command) error {
+	if e, ok := errors.AsType[*usageError](err); ok && e.command == "" {
+		e.command = cmd.CommandPath()
+	}
+	return err
+}
+
+// absent are commands of other tools, and what to use here.
+var absent = map[string]string{
+	"import":  "did you mean load? imgpack load -i FILE brings an archive or bundle into the store",
+	"build":   "imgpack does not build images; use docker or podman",
+	"cp":      "imgpack keeps no containers; imgpack unpack IMAGE DIR gives an image's files",
+	"exec":    "imgpack keeps no containers; imgpack run IMAGE COMMAND starts one",
+	"network": "imgpack run gives a container no network, or the host's with --network host",
+	"volume":  "imgpack keeps no volumes",
+	"copy":    "did you mean push (to a registry), save (to a file) or pull (into the store)?",
+	"add":     "did you mean pack? it takes bundles among its sources",
+	"merge":   "did you mean pack? it takes bundles among its sources",
+	"remove":  "did you mean rmi?",
+	"list":    "did you mean images?",
+	"extract": "did you mean unpack?",
+}
+
+// checkCommand refuses a first word that is no command, before cobra does so
+// in words of its own.
+func checkCommand(root *cobra.Command, args []string) error {
+	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		return nil
+	}
+	cmd, rest, err := root.Find(args)
+	if err != nil || cmd != root {
+		return nil
+	}
+	word := firstWord(root.Flags(), rest)
+	if word == "" {
+		return nil
+	}
+	e := usagef("there is no command %q", word)
+	e.command = "imgpack"
+	if hint, ok := absent[word]; ok {
+		return e.hint("%s", hint)
+	}
+	if near := suggest(word, commandNames(root)); len(near) > 0 {
+		return e.hint("did you mean %s?", strings.Join(near, " or "))
+	}
+	return e
+}
+
+// firstWord is the first argument that is neither a flag nor a flag's value.
+func firstWord(fs *pflag.FlagSet, args []string) string {
+	for i := 0; i < len(args); i++ {
+		word := args[i]
+		if word == "--" || !strings.HasPrefix(word, "-") || word == "-" {
+			return strings.TrimPrefix(word, "--")
+		}
+		name, long := strings.CutPrefix(word, "--")
+		if f := fs.Lookup(name); long && f != nil && f.NoOptDefVal == "" {
+			i++
+		}
+	}
+	return ""
+}
+
+func commandNames(root *cobra.Command) []string {
+	var names []string
+	for _, c := range root.Commands() {
+		if !c.Hidden {
+			names = append(names, c.Name())
+			names = append(names, c.Aliases...)
+		}
+	}
+	return names
+}
+
+// foreignFlags are flags of other tools, and what to use here.
+var foreignFlags = map[string]string{
+	"tls-verify":           "did you mean --insecure-skip-tls-verify[=HOST] or --plain-http[=HOST]?",
+	"src-tls-verify":       "did you mean --insecure-skip-tls-verify[=HOST]?",
+	"dest-tls-verify":      "did you mean --insecure-skip-tls-verify[=HOST]?",
+	"insecure":             "did you mean --insecure-skip-tls-verify[=HOST] or --plain-http[=HOST]?",
+	"password":             "a password never goes into a command line: --creds USER reads it from standard input or asks",
+	"username":             "did you mean --creds USER?",
+	"all-platforms":        "did you mean --platform all?",
+	"multi-arch":           "did you mean --platform all?",
+	"all":                  "did you mean --platform all?",
+	"arch":                 "did you mean --platform?",
+	"net":                  "did you mean --network?",
+	"detach":               "imgpack run stays in the foreground",
+	"volume":               "imgpack run mounts no directories of the host yet",
+	"publish":              "imgpack run publishes no ports",
+	"privileged":           "imgpack run has no privileged mode",
+	"tty":                  "imgpack run gives no terminal of its own yet; leave out -t",
+	"registry-config":      "did you mean --authfile?",
+	"registry-insecure":    "did you mean --insecure-skip-tls-verify[=HOST]?",
+	"concurrency":          "did you mean --parallel?",
+	"jobs":                 "did you mean --parallel?",
+	"file":                 "did you mean -o FILE (output), -i FILE (input) or -f LIST (list of images)?",
+	"overwrite":            "did you mean --force?",
+	"no-color":             "did you mean --color never?",
+	"no-progress":          "did you mean --progress none?",
+	"override-arch":        "did you mean --platform?",
+	"override-os":          "did you mean --platform?",
+	"data-root":            "did you mean --store?",
+	"preserve-digests":     "imgpack always preserves digests; leave it out",
+	"skip-tls-verify":      "did you mean --insecure-skip-tls-verify[=HOST]?",
+	"insecure-skip-verify": "did you mean --insecure-skip-tls-verify[=HOST]?",
+}
+
+// foreignShorthands are single letters of other tools.
+var foreignShorthands = map[string]string{
+	"o": "this command prints its result; --json or --format sets the shape",
+	"t": "imgpack run gives no terminal of its own yet; leave out -t",
+	"v": "imgpack run mounts no directories of the host yet; --verbose says more",
+	"d": "imgpack run stays in the foreground",
+	"p": "imgpack run publishes no ports",
+}
+
+// flagError turns a complaint about flags into a usage error.
+func flagError(cmd *cobra.Command, err error) error {
+	e := &usageError{Message: err.Error(), command: cmd.CommandPath()}
+	var unknown *pflag.NotExistError
+	var bad *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
+		letter := unknown.GetSpecifiedName()[:1]
+		e.Message = fmt.Sprintf("%s has no flag -%s", cmd.CommandPath(), letter)
+		e.Hint = foreignShorthands[letter]
+	case errors.As(err, &unknown):
+		name := unknown.GetSpecifiedName()
+		e.Message = fmt.Sprintf("%s has no flag --%s", cmd.CommandPath(), name)
+		e.Hint = flagHint(cmd.Flags(), name)
+	case errors.As(err, &bad):
+		e.Message = fmt.Sprintf("--%s %q: %v", bad.GetFlag().Name, bad.GetValue(), bad.Unwrap())
+	}
+	return e
+}
+
+func flagHint(fs *pflag.FlagSet, name string) string {
+	if near := suggest(name, flagNames(fs)); len(near) > 0 && !slices.Contains([]string{"all", "net", "file"}, name) {
+		return "did you mean --" + strings.Join(near, " or --") + "?"
+	}
+	return foreignFlags[name]
+}
+
+func flagNames(fs *pflag.FlagSet) []string {
+	var names []string
+	fs.VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	return names
+}
+
+// wantsJSON looks for --json in a command line that may not parse.
+func wantsJSON(args []string) bool {
+	for i, arg := range args {
+		switch {
+		case arg == "--":
+			return false
+		case arg == "--json", arg == "--format=json", arg == "--format=jsonl":
+			return true
+		case arg == "--format" && i+1 < len(args) && strings.HasPrefix(args[i+1], "json"):
+			return true
+		}
+	}
+	return false
+}
