@@ -36,7 +36,8 @@ type blob struct {
 	proven   bool  // they are what the descriptor says
 	missing  bool
 	unpacked bool // every diffID agrees
-	entries  int  // in the layer
+	entries  int  // in the layer's tar
+	setuid   int  // of them, files with the setuid or setgid bit
 	found    []finding
 }
 

@@ -95,7 +95,7 @@ func (i *Image) worsen(r Result) {
 }
 
 func (w *walker) details(checks map[string]*Check) {
-	var proven, docs, missing, layers, unpacked, entries int
+	var proven, docs, missing, layers, unpacked, entries, setuid int
 	c := checks[CheckDigests]
 	for _, b := range w.order {
 		c.Items += count(b.read)
@@ -106,6 +106,7 @@ func (w *walker) details(checks map[string]*Check) {
 		layers += count(len(b.diffIDs) > 0)
 		unpacked += count(b.unpacked)
 		entries += b.entries
+		setuid += b.setuid
 	}
 	c.Detail = fmt.Sprintf("%d of %d blobs re-hashed", proven, len(w.order))
 	if w.o.Quick {
@@ -123,7 +124,10 @@ func (w *walker) details(checks map[string]*Check) {
 		return
 	}
 	c.Items = layers
-	c.Detail = fmt.Sprintf("%d of %d diff IDs match; %d entries", unpacked, layers, entries)
+	c.Detail = fmt.Sprintf("%d of %d diff IDs match; %d entries, %d of them setuid", unpacked, layers, entries, setuid)
+	if c.Result == ResultPass {
+		c.Detail += ", none unsafe"
+	}
 }
 
 func count(b bool) int {

@@ -10,30 +10,52 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgpack/imgpack/internal/codec"
+	"github.com/imgpack/imgpack/internal/layertar"
+	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 )
 
-// unpack reads a layer's blob once, and proves it, its diffIDs and its tar on
-// the way. Whatever is wrong inside counts only if the blob itself is sound:
-// the error is that of the blob.
+// unpack reads a layer's blob once, and proves it, its tar and its diffIDs on
+// the way. What is wrong inside counts only if the blob itself is sound: the
+// error is the blob's.
 func (b *blob) unpack(in *meter) error {
-	br := bufio.NewReaderSize(in, bufferSize)
-	inside := b.inside(br)
-	if err := in.drain(); err != nil {
+	var w inside
+	err := w.read(bufio.NewReaderSize(in, bufferSize), b)
+	if proof := in.drain(); proof != nil {
+		return proof
+	}
+	var format *codec.FormatError
+	switch {
+	case errors.As(err, &format):
+		b.add(CheckLayers, manifests.KindMalformed, "%s", clean(format.Error()))
+	case err != nil:
 		return err
 	}
-	if inside != nil {
-		var format *codec.FormatError
-		if !errors.As(inside, &format) {
-			return inside
-		}
-		b.add(CheckLayers, manifests.KindMalformed, "%s", clean(format.Error()))
-	}
+	b.entries, b.setuid = w.entries, w.setuid
+	w.report(b)
 	return nil
 }
 
-// inside reads the layer's tar to its end.
-func (b *blob) inside(br *bufio.Reader) error {
+// inside is what a layer's tar holds.
+type inside struct {
+	entries int
+	setuid  int
+	fault   *layertar.Error
+	notes   map[string]*noted
+	hashes  digesters
+	whole   bool // hashes are of the whole tar
+}
+
+// noted counts notes of one kind.
+type noted struct {
+	layertar.Note
+	entry string // the first
+	n     int
+}
+
+// read goes through the layer's tar to its end. An error is not the tar's, but
+// that of what it comes out of.
+func (w *inside) read(br *bufio.Reader, b *blob) error {
 	head, err := br.Peek(codec.SniffLen)
 	if err != nil && err != io.EOF {
 		return err
@@ -43,22 +65,87 @@ func (b *blob) inside(br *bufio.Reader) error {
 		return err
 	}
 	defer r.Close()
-	d := b.digesters()
-	tee := io.TeeReader(r, d)
-	if err := b.entriesOf(tee); err != nil {
-		return err
+	w.hashes = digestersFor(b.diffIDs)
+	tee := io.TeeReader(r, w.hashes)
+	t := layertar.NewReader(tee, layertar.Limits{Compressed: b.desc.Size})
+	for err == nil {
+		var e *layertar.Entry
+		if e, err = t.Next(); err == nil {
+			w.entry(e)
+		}
 	}
-	if _, err := io.Copy(io.Discard, tee); err != nil {
-		return err
+	for _, n := range t.Notes() {
+		w.note(n, "")
 	}
-	b.compareDiffIDs(d)
-	return nil
+	if errors.As(err, &w.fault) {
+		// A tar that is wrong at its start may still be a bomb.
+		most := max(b.desc.Size*layertar.MaxRatio, 1<<30)
+		_, err = io.Copy(io.Discard, io.LimitReader(tee, most-t.Pos()))
+		if err == nil {
+			_, err = io.ReadFull(r, make([]byte, 1))
+		}
+	}
+	w.whole = err == io.EOF
+	if err == nil || err == io.EOF {
+		return nil
+	}
+	return err
 }
 
-// digesters hash a layer's tar by each algorithm that some config names it by.
-func (b *blob) digesters() digesters {
+func (w *inside) entry(e *layertar.Entry) {
+	w.entries++
+	if e.Kind == layertar.File && e.Mode&0o6000 != 0 {
+		w.setuid++
+	}
+	for _, n := range e.Notes {
+		w.note(n, e.Name)
+	}
+}
+
+func (w *inside) note(n layertar.Note, entry string) {
+	if w.notes == nil {
+		w.notes = map[string]*noted{}
+	}
+	if w.notes[n.Kind] == nil {
+		w.notes[n.Kind] = &noted{Note: n, entry: entry}
+	}
+	w.notes[n.Kind].n++
+}
+
+// remarkable are the notes worth a warning; the others are met in many honest
+// images and change nothing.
+var remarkable = []struct {
+	note string
+	kind manifests.Kind
+}{
+	{layertar.NoteDevice, manifests.KindUnsupported},
+	{layertar.NoteOverlay, manifests.KindMalformed},
+	{layertar.NoteEnd, manifests.KindMalformed},
+}
+
+func (w *inside) report(b *blob) {
+	if w.fault != nil {
+		b.add(CheckLayers, manifests.Kind(w.fault.Kind), "%s", clean(w.fault.Error()))
+	}
+	for _, r := range remarkable {
+		switch n := w.notes[r.note]; {
+		case n == nil:
+		case n.entry == "":
+			b.warn(CheckLayers, r.kind, "%s", clean(n.Text))
+		default:
+			b.warn(CheckLayers, r.kind, "entry %s: %s (%d such entries)", quote.Text(n.entry), clean(n.Text), n.n)
+		}
+	}
+	if w.whole {
+		b.compareDiffIDs(w.hashes)
+	}
+}
+
+// digestersFor returns what hashes a tar by each algorithm that some config
+// names it by.
+func digestersFor(diffIDs []digest.Digest) digesters {
 	var d digesters
-	for _, id := range b.diffIDs {
+	for _, id := range diffIDs {
 		a := id.Algorithm()
 		if !slices.ContainsFunc(d, func(o digester) bool { return o.algorithm == a }) {
 			d = append(d, digester{a, a.Hash()})
@@ -92,9 +179,4 @@ func (b *blob) compareDiffIDs(d digesters) {
 			}
 		}
 	}
-}
-
-// entriesOf judges the entries of a layer's tar.
-func (b *blob) entriesOf(r io.Reader) error {
-	return nil
 }
