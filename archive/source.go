@@ -41,19 +41,3 @@ type OpenOptions struct {
 	// in place, from where it stands.
 	Stdin io.Reader
 }
-
-// Open opens the file, directory or stream that ref names for reading. It
-// handles the transports Layout, LayoutArchive, DockerArchive, Dir, Path and
-// Stdin; others are an *UnsupportedError. It does not select images: see
-// Choose. What is not there is a *NotFoundError, a format that is not known an
-// *UnsupportedError naming what was found, a damaged one a *ContentError.
-func Open(ctx context.Context, ref manifests.Reference, o OpenOptions) (Source, error) {
-	return nil, &manifests.UnsupportedError{Subject: ref.String(), Reason: "not read yet"}
-}
-
-// Choose returns the roots of src that ref asks for by image, digest or
-// position; all of them when it asks for none in particular. None that fits is
-// a *NotFoundError listing what there is.
-func Choose(ctx context.Context, src Source, ref manifests.Reference) ([]manifests.Root, error) {
-	return src.Roots(ctx)
-}

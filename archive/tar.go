@@ -1,10 +1,21 @@
 package archive
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"encoding/json"
+	"fmt"
 	"io"
+	"path/filepath"
+	"runtime"
+	"slices"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/internal/atomicfile"
+	"github.com/imgpack/imgpack/internal/tarball"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -22,31 +33,220 @@ const (
 // WriteOptions are options of everything that writes images. The zero value
 // works.
 type WriteOptions struct {
-	Jobs     int // blobs written at a time; 0 means GOMAXPROCS
+	Jobs     int // blobs written at a time, each with a buffer of 1 MiB; 0 means GOMAXPROCS
 	Progress manifests.Progress
 	Replace  bool // an existing file may be replaced
 }
 
-// Tar is a tar of images that is laid out and not yet written. It does not
-// change and may be written more than once.
-type Tar struct{}
+func jobs(n int) int {
+	if n > 0 {
+		return n
+	}
+	return runtime.GOMAXPROCS(0)
+}
 
-var errUnfinished = errors.New("not written yet")
+// Tar is a tar of images that is laid out and not yet written: oci-layout,
+// index.json, manifest.json if it is for docker, then documents, then layers,
+// each once. The same graph gives the same bytes, whatever the options.
+//
+// A Tar does not change; it may be written more than once, and at once.
+type Tar struct {
+	graph *manifests.Graph
+	front []tarball.Member
+	blobs []ocispec.Descriptor
+	size  int64
+}
 
-// PlanTar lays out a tar of all of g.
-func PlanTar(g *manifests.Graph, kind TarKind) (*Tar, error) { return nil, errUnfinished }
+// PlanTar lays out a tar of all of g. Two images under one name are a
+// *ConflictError.
+func PlanTar(g *manifests.Graph, kind TarKind) (*Tar, error) {
+	roots, err := distinct(g.Roots())
+	if err != nil {
+		return nil, err
+	}
+	index, err := manifests.FormatLayoutIndex(roots)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tar{graph: g, blobs: allBlobs(g)}
+	t.front = append(t.front, tarball.Bytes("oci-layout", []byte(manifests.LayoutMarker)), tarball.Bytes("index.json", index))
+	if kind == Hybrid {
+		m, err := dockerManifest(g, roots)
+		if err != nil {
+			return nil, err
+		}
+		t.front = append(t.front, tarball.Bytes("manifest.json", m))
+	}
+	plan, err := t.plan(nil)
+	if err != nil {
+		return nil, err
+	}
+	t.size = plan.Size()
+	return t, nil
+}
+
+// distinct drops roots that say the same, and refuses those that contradict
+// each other.
+func distinct(roots []manifests.Root) ([]manifests.Root, error) {
+	type key struct {
+		name, label string
+		digest      digest.Digest
+	}
+	seen := map[key]bool{}
+	tags := map[string]digest.Digest{}
+	var out []manifests.Root
+	for _, r := range roots {
+		k := key{r.Name.String(), r.Label, r.Descriptor.Digest}
+		if seen[k] {
+			continue
+		}
+		seen[k] = true
+		if tagged, ok := r.Name.Tagged(); ok {
+			if other, ok := tags[tagged.String()]; ok && other != r.Descriptor.Digest {
+				return nil, &manifests.ConflictError{Subject: tagged.Familiar(), Err: fmt.Errorf("names two images, %s and %s", other, r.Descriptor.Digest)}
+			}
+			tags[tagged.String()] = r.Descriptor.Digest
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// allBlobs lists documents, then layers. A digest is one file, also where it
+// is reached both as a document and as a layer.
+func allBlobs(g *manifests.Graph) []ocispec.Descriptor {
+	var all []ocispec.Descriptor
+	seen := map[digest.Digest]bool{}
+	add := func(d ocispec.Descriptor) {
+		if !seen[d.Digest] {
+			seen[d.Digest] = true
+			all = append(all, d)
+		}
+	}
+	for _, n := range g.Docs() {
+		add(n.Descriptor)
+	}
+	for _, b := range g.Blobs() {
+		add(b)
+	}
+	return all
+}
+
+// dockerManifest writes docker's manifest.json: one entry an image, with its
+// tags in full, since podman takes a short one for localhost's. An index is
+// represented by its image for this platform, or its first.
+func dockerManifest(g *manifests.Graph, roots []manifests.Root) ([]byte, error) {
+	images := []*dockerImage{}
+	at := map[digest.Digest]*dockerImage{}
+	for _, r := range roots {
+		img := represent(g.Images(r))
+		if img == nil {
+			continue // an artifact, which docker does not know
+		}
+		entry := at[img.Descriptor.Digest]
+		if entry == nil {
+			entry = &dockerImage{Config: blobPath(img.ID()), Layers: []string{}}
+			for _, l := range img.Layers {
+				entry.Layers = append(entry.Layers, blobPath(l.Blob.Digest))
+			}
+			at[img.Descriptor.Digest] = entry
+			images = append(images, entry)
+		}
+		if tagged, ok := r.Name.Tagged(); ok && !slices.Contains(entry.RepoTags, tagged.String()) {
+			entry.RepoTags = append(entry.RepoTags, tagged.String())
+		}
+	}
+	return json.Marshal(images)
+}
+
+func represent(images []*manifests.Image) *manifests.Image {
+	if len(images) == 0 {
+		return nil
+	}
+	local := slices.IndexFunc(images, func(i *manifests.Image) bool { return manifests.Platforms{}.Match(i.Platform()) })
+	return images[max(local, 0)]
+}
 
 // Size is the length of the tar in bytes.
-func (t *Tar) Size() int64 { return 0 }
+func (t *Tar) Size() int64 { return t.size }
+
+func (t *Tar) plan(progress manifests.Progress) (*tarball.Plan, error) {
+	members := slices.Clone(t.front)
+	for _, d := range t.blobs {
+		members = append(members, tarball.Member{Name: blobPath(d.Digest), Size: d.Size, Open: func(ctx context.Context) (io.ReadCloser, error) {
+			r, err := t.graph.Fetch(ctx, d)
+			return withProgress(r, d, progress), err
+		}})
+	}
+	return tarball.NewPlan(members)
+}
 
 // WriteFile writes the tar to path, several blobs at a time, each straight to
-// its place. The file appears whole or not at all.
-func (t *Tar) WriteFile(ctx context.Context, path string, o WriteOptions) error { return errUnfinished }
+// its place. The file appears whole or not at all; one that is there and may
+// not be replaced is an error wrapping fs.ErrExist.
+func (t *Tar) WriteFile(ctx context.Context, path string, o WriteOptions) error {
+	plan, err := t.plan(o.Progress)
+	if err != nil {
+		return err
+	}
+	f, err := atomicfile.Create(path, o.Replace)
+	if err != nil {
+		return err
+	}
+	defer f.Abort()
+	if err := checkSpace(filepath.Dir(path), t.size); err != nil {
+		return err
+	}
+	if err := f.Truncate(t.size); err != nil {
+		return err
+	}
+	if err := plan.WriteAt(ctx, f, jobs(o.Jobs)); err != nil {
+		return err
+	}
+	return f.Commit()
+}
 
 // Write writes the tar in order, for pipes and compressors.
-func (t *Tar) Write(ctx context.Context, w io.Writer, o WriteOptions) error { return errUnfinished }
+func (t *Tar) Write(ctx context.Context, w io.Writer, o WriteOptions) error {
+	plan, err := t.plan(o.Progress)
+	if err != nil {
+		return err
+	}
+	return plan.Write(ctx, w)
+}
 
-// WriteLayout writes all of g as an OCI layout directory.
-func WriteLayout(ctx context.Context, dir string, g *manifests.Graph, o WriteOptions) error {
-	return errUnfinished
+// checkSpace tells before the first byte when n more cannot fit, with an error
+// wrapping ENOSPC. What a file system does not tell is found out by writing.
+func checkSpace(dir string, n int64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil || st.Blocks == 0 {
+		return nil
+	}
+	free := int64(min(st.Bavail, 1<<50)) * cmp.Or(st.Frsize, st.Bsize)
+	if free < n {
+		return fmt.Errorf("%s has %d bytes free, and %d are needed: %w", dir, free, n, unix.ENOSPC)
+	}
+	return nil
+}
+
+// withProgress tells progress of every byte read of d. A nil r stays nil.
+func withProgress(r io.ReadCloser, d ocispec.Descriptor, progress manifests.Progress) io.ReadCloser {
+	if r == nil || progress == nil {
+		return r
+	}
+	return &progressReader{r, d, progress}
+}
+
+type progressReader struct {
+	io.ReadCloser
+	desc     ocispec.Descriptor
+	progress manifests.Progress
+}
+
+func (p *progressReader) Read(b []byte) (int, error) {
+	n, err := p.ReadCloser.Read(b)
+	if n > 0 {
+		p.progress(p.desc, int64(n))
+	}
+	return n, err
 }
