@@ -3,9 +3,13 @@ package manifests
 import (
 	"bytes"
 	"context"
+	_ "crypto/sha256" // go-digest links no hash itself
+	_ "crypto/sha512"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -16,6 +20,11 @@ import (
 // MaxDocument bounds every manifest, index and config read whole into memory,
 // in bytes. Registries and engines accept 4 MiB; nothing real comes near it.
 const MaxDocument = 4 << 20
+
+// maxBlob bounds what a descriptor may claim as a blob's size, in bytes: the
+// largest file ext4 holds. With the bounds on counts it also keeps every sum
+// of sizes far from overflow.
+const maxBlob = 16 << 40
 
 // Fetcher gives the exact bytes of a blob. It is the one interface through
 // which packages hand images to one another.
@@ -50,47 +59,75 @@ func (f FetcherFunc) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.Rea
 // called from several goroutines and must not block. Nil means nobody asks.
 type Progress func(desc ocispec.Descriptor, n int64)
 
-// CheckDescriptor refuses a descriptor whose digest or size cannot be used: an
-// algorithm other than sha256 and sha512, hex that is not lower-case and of
-// full length, a negative size.
+// CheckDescriptor refuses a descriptor that cannot be used: a digest CheckDigest
+// refuses, a size that is negative or over 16 TiB, an embedded data field that
+// is not the content the descriptor names.
+//
+// Embedded data is checked here and then ignored everywhere: content always
+// comes from a Fetcher. So are the urls of a descriptor: nothing contacts them.
 func CheckDescriptor(d ocispec.Descriptor) error {
 	if err := CheckDigest(d.Digest); err != nil {
 		return err
 	}
-	if d.Size < 0 {
-		return Bad(KindSize, string(d.Digest), "size %d is negative", d.Size)
+	subject := "descriptor " + string(d.Digest)
+	switch {
+	case d.Size < 0:
+		return Bad(KindSize, subject, "size %d is negative", d.Size)
+	case d.Size > maxBlob:
+		return Bad(KindLimit, subject, "size %d is larger than %d", d.Size, int64(maxBlob))
+	case len(d.Data) == 0:
+		return nil
+	case int64(len(d.Data)) != d.Size:
+		return Bad(KindSize, subject, "size is %d, but its data field holds %d bytes", d.Size, len(d.Data))
+	}
+	if got := d.Digest.Algorithm().FromBytes(d.Data); got != d.Digest {
+		return Bad(KindDigest, subject, "its data field hashes to %s", got)
 	}
 	return nil
 }
 
-// CheckDigest refuses all but sha256 and sha512 digests in their one spelling.
-// Only a checked digest may become part of a path.
+// hexLength holds the digest algorithms of the OCI image specification.
+var hexLength = map[string]int{"sha256": 64, "sha512": 128}
+
+// CheckDigest refuses all but sha256 and sha512 digests in their one spelling:
+// lower-case hex of full length. Only a checked digest may become part of a
+// path. The error is a *ContentError.
 func CheckDigest(d digest.Digest) error {
-	if err := d.Validate(); err != nil {
-		return Bad(KindMalformed, "digest "+quote.Text(string(d)), "%w", err)
-	}
-	if a := d.Algorithm(); a != digest.SHA256 && a != digest.SHA512 {
-		return Bad(KindMalformed, "digest "+quote.Text(string(d)), "algorithm is neither sha256 nor sha512")
+	algorithm, hex, _ := strings.Cut(string(d), ":")
+	want := hexLength[algorithm]
+	switch {
+	case want == 0:
+		return Bad(KindMalformed, "digest "+quote.Text(string(d)), "not a sha256 or sha512 digest")
+	case len(hex) != want:
+		return Bad(KindMalformed, "digest "+quote.Text(string(d)), "%d characters follow %s:, want %d", len(hex), algorithm, want)
+	case !isHex(hex):
+		return Bad(KindMalformed, "digest "+quote.Text(string(d)), "not lower-case hexadecimal")
 	}
 	return nil
+}
+
+func isHex(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') })
 }
 
 // VerifyReader wraps r so that io.EOF is returned only when exactly desc.Size
-// bytes that hash to desc.Digest have been read. Anything else is a
-// *ContentError of kind truncated, size or digest. The error is sticky.
+// bytes that hash to desc.Digest have been read. A stream that ends early, goes
+// on for longer or hashes to something else is a *ContentError of kind
+// truncated, size or digest; other errors of r are returned as they are. Every
+// error is sticky, io.EOF too.
 //
 // Closing the reader closes r. The reader is for one goroutine.
 func VerifyReader(r io.ReadCloser, desc ocispec.Descriptor) io.ReadCloser {
 	if err := CheckDescriptor(desc); err != nil {
 		return &verifyReader{r: r, err: err}
 	}
-	return &verifyReader{r: r, desc: desc, hash: desc.Digest.Algorithm().Digester(), left: desc.Size}
+	return &verifyReader{r: r, desc: desc, hash: desc.Digest.Algorithm().Hash(), left: desc.Size}
 }
 
 type verifyReader struct {
 	r    io.ReadCloser
 	desc ocispec.Descriptor
-	hash digest.Digester
+	hash hash.Hash
 	left int64 // bytes still owed
 	err  error // sticky
 }
@@ -106,22 +143,11 @@ func (v *verifyReader) Read(p []byte) (int, error) {
 		v.err = v.finish()
 		return 0, v.err
 	}
-	if int64(len(p)) > v.left {
-		p = p[:v.left]
-	}
-	n, err := v.r.Read(p)
-	v.hash.Hash().Write(p[:n])
+	n, err := v.r.Read(p[:min(int64(len(p)), v.left)])
+	v.hash.Write(p[:n])
 	v.left -= int64(n)
-	switch {
-	case err == nil:
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		if v.left > 0 {
-			v.err = v.bad(KindTruncated, "%d of %d bytes are missing", v.left, v.desc.Size)
-			break
-		}
-		v.err = v.compare()
-	default:
-		v.err = err
+	if err != nil {
+		v.err = v.end(err)
 	}
 	return n, v.err
 }
@@ -134,18 +160,28 @@ func (v *verifyReader) finish() error {
 		if n > 0 {
 			return v.bad(KindSize, "longer than the %d bytes its descriptor says", v.desc.Size)
 		}
-		if errors.Is(err, io.EOF) {
-			return v.compare()
-		}
 		if err != nil {
-			return err
+			return v.end(err)
 		}
 	}
 	return io.ErrNoProgress
 }
 
+// end judges the error that r ended with. A wrapped io.EOF is an end too, and
+// must not reach a caller that takes it for proof. HTTP bodies and tar members
+// that are cut short end with a bare io.ErrUnexpectedEOF.
+func (v *verifyReader) end(err error) error {
+	switch atEnd := errors.Is(err, io.EOF); {
+	case v.left > 0 && (atEnd || err == io.ErrUnexpectedEOF):
+		return v.bad(KindTruncated, "%d of %d bytes are missing", v.left, v.desc.Size)
+	case atEnd:
+		return v.compare()
+	}
+	return err
+}
+
 func (v *verifyReader) compare() error {
-	if got := v.hash.Digest(); got != v.desc.Digest {
+	if got := digest.NewDigest(v.desc.Digest.Algorithm(), v.hash); got != v.desc.Digest {
 		return v.bad(KindDigest, "content hashes to %s", got)
 	}
 	return io.EOF
@@ -171,9 +207,12 @@ func ReadDocument(ctx context.Context, f Fetcher, desc ocispec.Descriptor) ([]by
 		return nil, err
 	}
 	defer r.Close()
-	raw, err := io.ReadAll(r)
+	raw, err := io.ReadAll(io.LimitReader(r, desc.Size+1)) // one more, to reach the end that proves it
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", desc.Digest, err)
+	}
+	if int64(len(raw)) != desc.Size {
+		return nil, Bad(KindSize, string(desc.Digest), "the source gave %d bytes for %d", len(raw), desc.Size)
 	}
 	return raw, nil
 }

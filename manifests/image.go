@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -53,23 +54,33 @@ func (i *Image) Size() int64 {
 }
 
 // LoadImage reads an image's manifest and config and establishes every
-// invariant the rest of the program leans on: known media types that agree
-// with their descriptors, bounded counts and sizes, usable digests, not both
-// layers and manifests in one document, as many layers as diffIDs. What breaks
-// one is a *ContentError; an artifact that is no image, a foreign layer or a
-// schema 1 manifest is an *UnsupportedError.
+// invariant the rest of the program leans on: media types that are known and
+// agree with their descriptors, bounded counts and sizes, usable digests, not
+// both layers and manifests in one document, as many layers as diffIDs. What
+// breaks one is a *ContentError; an artifact that is no image, a foreign layer
+// or a schema 1 manifest is an *UnsupportedError.
 func LoadImage(ctx context.Context, f Fetcher, desc ocispec.Descriptor) (*Image, error) {
+	raw, m, err := loadManifest(ctx, f, desc)
+	if err != nil {
+		return nil, err
+	}
+	return loadConfig(ctx, f, desc, raw, m)
+}
+
+func loadManifest(ctx context.Context, f Fetcher, desc ocispec.Descriptor) ([]byte, ocispec.Manifest, error) {
 	raw, err := ReadDocument(ctx, f, desc)
 	if err != nil {
-		return nil, err
+		return nil, ocispec.Manifest{}, err
 	}
 	m, err := ParseManifest(raw, desc)
-	if err != nil {
-		return nil, err
-	}
+	return raw, m, err
+}
+
+// loadConfig makes an Image of a parsed manifest.
+func loadConfig(ctx context.Context, f Fetcher, desc ocispec.Descriptor, raw []byte, m ocispec.Manifest) (*Image, error) {
 	subject := "manifest " + string(desc.Digest)
-	if !IsImageConfig(m.Config.MediaType) {
-		return nil, &UnsupportedError{Subject: subject, Reason: "not an image: its config is " + quote.Text(m.Config.MediaType)}
+	if err := checkLayerTypes(m, subject); err != nil {
+		return nil, err
 	}
 	rawConfig, err := ReadDocument(ctx, f, m.Config)
 	if err != nil {
@@ -85,29 +96,42 @@ func LoadImage(ctx context.Context, f Fetcher, desc ocispec.Descriptor) (*Image,
 	return img, nil
 }
 
+func checkLayerTypes(m ocispec.Manifest, subject string) error {
+	refuse := func(format string, args ...any) error {
+		return &UnsupportedError{Subject: subject, Reason: fmt.Sprintf(format, args...)}
+	}
+	if !IsImageConfig(m.Config.MediaType) {
+		return refuse("not an image: its config is %s", quote.Text(m.Config.MediaType))
+	}
+	for _, d := range m.Layers {
+		if isForeignLayer(d.MediaType) {
+			return refuse("layer %s is kept elsewhere by its publisher (a foreign layer)", d.Digest)
+		}
+		if _, ok := LayerCompression(d.MediaType); !ok {
+			return refuse("layer %s has the unknown media type %s", d.Digest, quote.Text(d.MediaType))
+		}
+	}
+	return nil
+}
+
 func pairLayers(m ocispec.Manifest, c ocispec.Image, subject string) ([]Layer, error) {
+	ids := c.RootFS.DiffIDs
 	if c.RootFS.Type != "layers" {
 		return nil, Bad(KindMalformed, subject, "config has rootfs type %s, want \"layers\"", quote.Text(c.RootFS.Type))
 	}
-	if len(c.RootFS.DiffIDs) != len(m.Layers) {
-		return nil, Bad(KindMalformed, subject, "%d layers, but the config lists %d diffIDs", len(m.Layers), len(c.RootFS.DiffIDs))
+	if len(ids) != len(m.Layers) {
+		return nil, Bad(KindMalformed, subject, "%d layers, but the config lists %d diffIDs", len(m.Layers), len(ids))
 	}
-	for _, id := range c.RootFS.DiffIDs {
+	for _, id := range ids {
 		if err := CheckDigest(id); err != nil {
 			return nil, fmt.Errorf("%s: diffID: %w", subject, err)
 		}
 	}
-	chain := identity.ChainIDs(append([]digest.Digest(nil), c.RootFS.DiffIDs...))
+	chain := identity.ChainIDs(slices.Clone(ids))
 	layers := make([]Layer, len(m.Layers))
 	for i, d := range m.Layers {
-		compression, ok := LayerCompression(d.MediaType)
-		if isForeignLayer(d.MediaType) {
-			return nil, &UnsupportedError{Subject: subject, Reason: "layer " + string(d.Digest) + " is kept elsewhere by its publisher (a foreign layer)"}
-		}
-		if !ok {
-			return nil, &UnsupportedError{Subject: subject, Reason: "layer " + string(d.Digest) + " has the unknown media type " + quote.Text(d.MediaType)}
-		}
-		layers[i] = Layer{Blob: d, DiffID: c.RootFS.DiffIDs[i], ChainID: chain[i], Compression: compression}
+		compression, _ := LayerCompression(d.MediaType)
+		layers[i] = Layer{Blob: d, DiffID: ids[i], ChainID: chain[i], Compression: compression}
 	}
 	return layers, nil
 }
@@ -115,26 +139,26 @@ func pairLayers(m ocispec.Manifest, c ocispec.Image, subject string) ([]Layer, e
 // ParseManifest reads the manifest desc names, whose bytes are already proven,
 // and checks its form (OCI image specification, manifest.md; Docker schema 2).
 func ParseManifest(raw []byte, desc ocispec.Descriptor) (ocispec.Manifest, error) {
-	subject := "manifest " + string(desc.Digest)
-	var m ocispec.Manifest
-	if err := checkKind(raw, desc, subject, IsManifest, "manifests"); err != nil {
-		return m, err
+	subject := "manifest " + quote.Clean(string(desc.Digest))
+	var m struct {
+		ocispec.Manifest
+		Manifests json.RawMessage `json:"manifests"`
+		FSLayers  json.RawMessage `json:"fsLayers"`
 	}
 	if err := DecodeJSON(raw, subject, &m); err != nil {
-		return m, err
+		return ocispec.Manifest{}, err
 	}
-	if m.SchemaVersion != 2 {
-		return m, &UnsupportedError{Subject: subject, Reason: fmt.Sprintf("schema version %d; only 2 is read", m.SchemaVersion)}
+	f := form{desc, subject, m.SchemaVersion, m.MediaType, m.FSLayers != nil}
+	if err := f.check(IsManifest(desc.MediaType), m.Manifests); err != nil {
+		return ocispec.Manifest{}, err
 	}
 	if len(m.Layers) > maxLayers {
-		return m, Bad(KindLimit, subject, "%d layers are more than %d", len(m.Layers), maxLayers)
+		return ocispec.Manifest{}, Bad(KindLimit, subject, "%d layers are more than %d", len(m.Layers), maxLayers)
 	}
-	for _, d := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
-		if err := CheckDescriptor(d); err != nil {
-			return m, fmt.Errorf("%s: %w", subject, err)
-		}
+	if err := checkLinks(subject, m.Layers, &m.Config, m.Subject); err != nil {
+		return ocispec.Manifest{}, err
 	}
-	return m, nil
+	return m.Manifest, nil
 }
 
 // maxManifests bounds the entries of one index.
@@ -144,51 +168,74 @@ const maxManifests = 10_000
 // already proven, and checks its form (OCI image specification,
 // image-index.md).
 func ParseIndex(raw []byte, desc ocispec.Descriptor) (ocispec.Index, error) {
-	subject := "index " + string(desc.Digest)
-	var x ocispec.Index
-	if err := checkKind(raw, desc, subject, IsIndex, "layers", "config", "fsLayers"); err != nil {
-		return x, err
+	subject := "index " + quote.Clean(string(desc.Digest))
+	var x struct {
+		ocispec.Index
+		Config   json.RawMessage `json:"config"`
+		Layers   json.RawMessage `json:"layers"`
+		FSLayers json.RawMessage `json:"fsLayers"`
 	}
 	if err := DecodeJSON(raw, subject, &x); err != nil {
-		return x, err
+		return ocispec.Index{}, err
 	}
-	if x.SchemaVersion != 2 {
-		return x, Bad(KindMalformed, subject, "schema version %d, want 2", x.SchemaVersion)
+	f := form{desc, subject, x.SchemaVersion, x.MediaType, x.FSLayers != nil}
+	if err := f.check(IsIndex(desc.MediaType), x.Config, x.Layers); err != nil {
+		return ocispec.Index{}, err
 	}
 	if len(x.Manifests) > maxManifests {
-		return x, Bad(KindLimit, subject, "%d manifests are more than %d", len(x.Manifests), maxManifests)
+		return ocispec.Index{}, Bad(KindLimit, subject, "%d manifests are more than %d", len(x.Manifests), maxManifests)
 	}
-	for _, d := range x.Manifests {
-		if err := CheckDescriptor(d); err != nil {
-			return x, fmt.Errorf("%s: %w", subject, err)
-		}
+	if err := checkLinks(subject, x.Manifests, x.Subject); err != nil {
+		return ocispec.Index{}, err
 	}
-	return x, nil
+	return x.Index, nil
 }
 
-// checkKind holds a document to the media type its descriptor gives it: the
-// same bytes must not read as a manifest here and an index there
-// (CVE-2021-41190).
-func checkKind(raw []byte, desc ocispec.Descriptor, subject string, is func(string) bool, foreign ...string) error {
-	if !is(desc.MediaType) {
-		return Bad(KindMalformed, subject, "media type %s is not one of this kind of document", quote.Text(desc.MediaType))
+// form is what a document says it is, and what its descriptor does.
+type form struct {
+	desc          ocispec.Descriptor
+	subject       string
+	schemaVersion int
+	mediaType     string
+	schema1       bool // has schema 1's list of layers
+}
+
+// check holds a document to the media type its descriptor gives it: the same
+// bytes must not read as a manifest here and an index there (CVE-2021-41190).
+// The foreign parts are those that only the other kind may have.
+func (f form) check(kindFits bool, foreign ...json.RawMessage) error {
+	switch {
+	case f.schemaVersion == 1 || f.schema1 || isSchema1(f.desc.MediaType):
+		return &UnsupportedError{Subject: f.subject, Reason: schema1Reason}
+	case !kindFits:
+		return Bad(KindMalformed, f.subject, "media type %s is not one of this kind of document", quote.Text(f.desc.MediaType))
+	case f.schemaVersion != 2:
+		return Bad(KindMalformed, f.subject, "schema version %d, want 2", f.schemaVersion)
+	case f.mediaType != "" && f.mediaType != f.desc.MediaType:
+		return Bad(KindMalformed, f.subject, "its mediaType %s is not the %s of its descriptor", quote.Text(f.mediaType), quote.Text(f.desc.MediaType))
 	}
-	var keys map[string]json.RawMessage
-	if err := DecodeJSON(raw, subject, &keys); err != nil {
-		return err
-	}
-	if string(keys["schemaVersion"]) == "1" || keys["fsLayers"] != nil {
-		return &UnsupportedError{Subject: subject, Reason: "a Docker schema 1 manifest, which current registries and engines no longer read"}
-	}
-	for _, k := range foreign {
-		if _, ok := keys[k]; ok {
-			return Bad(KindMalformed, subject, "holds %q, which does not belong in it", k)
+	for _, part := range foreign {
+		if part != nil {
+			return Bad(KindMalformed, f.subject, "it reads both as a manifest and as an index")
 		}
 	}
-	if text, ok := keys["mediaType"]; ok {
-		var own string
-		if json.Unmarshal(text, &own) != nil || own != desc.MediaType {
-			return Bad(KindMalformed, subject, "its mediaType %s is not the %q of its descriptor", quote.Text(string(text)), desc.MediaType)
+	return nil
+}
+
+const schema1Reason = "a Docker schema 1 manifest, which current registries and engines no longer read"
+
+// checkLinks checks all descriptors of a document; those that are optional
+// may be nil.
+func checkLinks(subject string, list []ocispec.Descriptor, single ...*ocispec.Descriptor) error {
+	for i := range list {
+		single = append(single, &list[i])
+	}
+	for _, d := range single {
+		if d == nil {
+			continue
+		}
+		if err := CheckDescriptor(*d); err != nil {
+			return fmt.Errorf("%s: %w", subject, err)
 		}
 	}
 	return nil

@@ -7,21 +7,24 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"sync"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/imgpack/imgpack/internal/quote"
 )
 
-// maxDepth bounds the nesting of a JSON document. Image documents need about
-// ten levels.
+// maxDepth bounds the nesting of objects and arrays in a JSON document. Image
+// documents need about ten levels.
 const maxDepth = 64
 
 // DecodeJSON reads exactly one JSON value into v, refusing what two readers
 // could understand differently: a key given twice or, for a key v knows, in
-// other case; data after the value; nesting past 64 levels; text that is not
-// UTF-8; documents over MaxDocument. Unknown keys are allowed, as the
-// specifications ask. Errors are *ContentError; subject names the document in
-// them.
+// other case (encoding/json folds "LAYERS" and even "layerſ" into "layers");
+// data after the value; more than 64 levels; text that is not UTF-8; documents
+// over MaxDocument. Unknown keys are allowed, as the specifications ask.
+// Errors are *ContentError and leave v undefined; subject names the document
+// in them.
 //
 // Callers keep raw: v is a view, never a source of bytes to hash.
 func DecodeJSON(raw []byte, subject string, v any) error {
@@ -34,55 +37,71 @@ func DecodeJSON(raw []byte, subject string, v any) error {
 	s := scanner{dec: json.NewDecoder(bytes.NewReader(raw))}
 	s.dec.UseNumber()
 	if err := s.value(reflect.TypeOf(v), 0); err != nil {
-		return &ContentError{Kind: KindMalformed, Subject: subject, Err: err}
+		return badJSON(subject, err)
 	}
 	if _, err := s.dec.Token(); err != io.EOF {
 		return Bad(KindMalformed, subject, "data follows the JSON value")
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
-		return &ContentError{Kind: KindMalformed, Subject: subject, Err: err}
+		return badJSON(subject, err)
 	}
 	return nil
 }
+
+// badJSON reports a decoder's complaint, which may quote any amount of the
+// document.
+func badJSON(subject string, err error) error {
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	kind := KindMalformed
+	if err == errTooDeep {
+		kind = KindLimit
+	}
+	return Bad(kind, subject, "%s", quote.Clean(strings.TrimPrefix(err.Error(), "json: ")))
+}
+
+var errTooDeep = fmt.Errorf("nested deeper than %d levels", maxDepth)
 
 // scanner walks a document's tokens beside the type it will be read into, to
 // know which keys the reader would fold together.
 type scanner struct{ dec *json.Decoder }
 
+// value reads one value that lies inside depth objects and arrays.
 func (s *scanner) value(t reflect.Type, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("nested deeper than %d levels", maxDepth)
-	}
 	tok, err := s.dec.Token()
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
 	if err != nil {
 		return err
 	}
-	for t != nil && t.Kind() == reflect.Pointer {
-		t = t.Elem()
+	open, ok := tok.(json.Delim)
+	if !ok {
+		return nil
 	}
-	switch tok {
-	case json.Delim('{'):
-		return s.object(t, depth)
-	case json.Delim('['):
-		var elem reflect.Type
-		if t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) {
-			elem = t.Elem()
-		}
-		for s.dec.More() {
-			if err := s.value(elem, depth+1); err != nil {
-				return err
-			}
-		}
-		_, err = s.dec.Token()
+	if depth == maxDepth {
+		return errTooDeep
 	}
+	if t = pointee(t); open == '{' {
+		return s.object(t, depth+1)
+	}
+	return s.array(t, depth+1) // Token itself refuses a bracket that closes nothing
+}
+
+func (s *scanner) array(t reflect.Type, depth int) error {
+	var elem reflect.Type
+	if t != nil && (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) {
+		elem = t.Elem()
+	}
+	for s.dec.More() {
+		if err := s.value(elem, depth); err != nil {
+			return err
+		}
+	}
+	_, err := s.dec.Token()
 	return err
 }
 
 func (s *scanner) object(t reflect.Type, depth int) error {
-	fields := fieldsOf(t)
+	known := keysOf(t)
 	seen := map[string]bool{}
 	for s.dec.More() {
 		tok, err := s.dec.Token()
@@ -94,18 +113,14 @@ func (s *scanner) object(t reflect.Type, depth int) error {
 			return fmt.Errorf("key %s is given twice", quote.Text(key))
 		}
 		seen[key] = true
-		elem, known := fields[key]
-		if !known {
-			for name := range fields {
-				if strings.EqualFold(name, key) {
-					return fmt.Errorf("key %s differs from %q only in case", quote.Text(key), name)
-				}
-			}
-			if t != nil && t.Kind() == reflect.Map {
-				elem = t.Elem()
-			}
+		elem, ok := known.exact[key]
+		if name, folds := known.folded[fold(key)]; folds && !ok {
+			return fmt.Errorf("key %s differs from %q only in case", quote.Text(key), name)
 		}
-		if err := s.value(elem, depth+1); err != nil {
+		if !ok && t != nil && t.Kind() == reflect.Map {
+			elem = t.Elem()
+		}
+		if err := s.value(elem, depth); err != nil {
 			return err
 		}
 	}
@@ -113,27 +128,77 @@ func (s *scanner) object(t reflect.Type, depth int) error {
 	return err
 }
 
-// fieldsOf maps the JSON keys of a struct type, embedded structs included, to
-// their types.
-func fieldsOf(t reflect.Type) map[string]reflect.Type {
-	fields := map[string]reflect.Type{}
+// keys are the JSON keys a struct type knows.
+type keys struct {
+	exact  map[string]reflect.Type
+	folded map[string]string // folded key → key
+}
+
+var keyCache sync.Map // reflect.Type → keys
+
+func keysOf(t reflect.Type) keys {
 	if t == nil || t.Kind() != reflect.Struct {
-		return fields
+		return keys{}
 	}
+	if k, ok := keyCache.Load(t); ok {
+		return k.(keys)
+	}
+	k := keys{exact: map[string]reflect.Type{}, folded: map[string]string{}}
+	k.collect(t, map[reflect.Type]bool{})
+	for name := range k.exact {
+		k.folded[fold(name)] = name
+	}
+	keyCache.Store(t, k)
+	return k
+}
+
+// collect adds the keys of t, and after them those of the structs embedded in
+// it, which t's own shadow.
+func (k keys) collect(t reflect.Type, seen map[reflect.Type]bool) {
+	if seen[t] {
+		return
+	}
+	seen[t] = true
+	var embedded []reflect.Type
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		inner := pointee(f.Type)
 		switch {
-		case f.Anonymous && name == "":
-			for k, v := range fieldsOf(f.Type) {
-				fields[k] = v
-			}
-		case name == "-" || !f.IsExported():
-		case name == "":
-			fields[f.Name] = f.Type
+		case f.Tag.Get("json") == "-":
+		case f.Anonymous && name == "" && inner.Kind() == reflect.Struct:
+			embedded = append(embedded, inner)
+		case !f.IsExported():
 		default:
-			fields[name] = f.Type
+			if name == "" {
+				name = f.Name
+			}
+			if _, ok := k.exact[name]; !ok {
+				k.exact[name] = f.Type
+			}
 		}
 	}
-	return fields
+	for _, e := range embedded {
+		k.collect(e, seen)
+	}
+}
+
+func pointee(t reflect.Type) reflect.Type {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return t
+}
+
+// fold maps strings that are equal but for case to one and the same.
+func fold(s string) string {
+	return strings.Map(func(r rune) rune {
+		for { // to the smallest rune of the orbit
+			next := unicode.SimpleFold(r)
+			if next <= r {
+				return next
+			}
+			r = next
+		}
+	}, s)
 }

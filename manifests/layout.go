@@ -1,12 +1,16 @@
 package manifests
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgpack/imgpack/internal/quote"
 )
 
 // Annotations on the descriptors of a layout's index.json.
@@ -27,16 +31,17 @@ func ParseLayoutMarker(raw []byte) error {
 		return err
 	}
 	if !strings.HasPrefix(l.Version, "1.") {
-		return &UnsupportedError{Subject: "oci-layout", Reason: "version " + l.Version + "; only 1.x is read"}
+		return &UnsupportedError{Subject: "oci-layout", Reason: "version " + quote.Text(l.Version) + "; only 1.x is read"}
 	}
 	return nil
 }
 
 // ParseLayoutIndex reads a layout's index.json into its roots, in order. A
 // root's name comes from containerd's annotation, or from the specification's
-// own where that holds more than a tag.
+// own where that holds more than a tag; its label is the specification's,
+// where that says more than the name. Other annotations are not kept.
 func ParseLayoutIndex(raw []byte) ([]Root, error) {
-	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: "index.json"}
+	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: ocispec.ImageIndexFile}
 	x, err := ParseIndex(raw, desc)
 	if err != nil {
 		return nil, err
@@ -53,12 +58,18 @@ func rootOf(d ocispec.Descriptor) Root {
 	if x := digest.Digest(d.Annotations[annotationIndex]); x != "" && CheckDigest(x) == nil {
 		r.Index = x
 	}
-	full := d.Annotations[annotationFullName]
-	if full == "" && strings.ContainsAny(r.Label, "/:") {
-		full = r.Label
+	candidates := []string{d.Annotations[annotationFullName]}
+	if strings.ContainsAny(r.Label, "/:") {
+		candidates = append(candidates, r.Label)
 	}
-	if n, err := ParseName(full, ""); full != "" && err == nil {
-		r.Name = n
+	for _, text := range candidates {
+		if n, err := ParseName(text, ""); err == nil {
+			r.Name = n
+			break
+		}
+	}
+	if r.Label == r.Name.Tag {
+		r.Label = ""
 	}
 	d.Annotations = nil
 	r.Descriptor = d
@@ -67,7 +78,7 @@ func rootOf(d ocispec.Descriptor) Root {
 
 // FormatLayoutIndex is the mirror of ParseLayoutIndex. Both naming habits are
 // written: the specification's, which skopeo and podman read, and
-// containerd's.
+// containerd's. A root ParseLayoutIndex would refuse is an error.
 func FormatLayoutIndex(roots []Root) ([]byte, error) { return FormatAnnotatedIndex(roots, nil) }
 
 // FormatAnnotatedIndex is FormatLayoutIndex with annotations of the index
@@ -77,33 +88,27 @@ func FormatAnnotatedIndex(roots []Root, annotations map[string]string) ([]byte, 
 	for _, r := range roots {
 		d := r.Descriptor
 		d.Annotations = map[string]string{}
+		note := func(key, value string) {
+			if value != "" {
+				d.Annotations[key] = value
+			}
+		}
 		if !r.Name.IsZero() {
-			d.Annotations[annotationFullName] = r.Name.String()
+			note(annotationFullName, r.Name.String())
 		}
-		if label := r.label(); label != "" {
-			d.Annotations[ocispec.AnnotationRefName] = label
-		}
-		if r.Index != "" {
-			d.Annotations[annotationIndex] = string(r.Index)
-		}
+		note(ocispec.AnnotationRefName, cmp.Or(r.Label, r.Name.Tag))
+		note(annotationIndex, string(r.Index))
 		if r.Rebuilt {
-			d.Annotations[annotationRebuilt] = "true"
-		}
-		if len(d.Annotations) == 0 {
-			d.Annotations = nil
+			note(annotationRebuilt, "true")
 		}
 		x.Manifests = append(x.Manifests, d)
 	}
-	return json.Marshal(x)
-}
-
-// label is what the root is called under org.opencontainers.image.ref.name.
-func (r Root) label() string {
-	if r.Label != "" {
-		return r.Label
+	raw, err := json.Marshal(x)
+	if err != nil {
+		return nil, err
 	}
-	if t, ok := r.Name.Tagged(); ok {
-		return t.Tag
+	if _, err := ParseLayoutIndex(raw); err != nil {
+		return nil, fmt.Errorf("write index.json: %w", err)
 	}
-	return ""
+	return raw, nil
 }

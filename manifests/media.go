@@ -17,6 +17,14 @@ const (
 	MediaTypeDockerForeignLayer = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 )
 
+// What the media types of layers begin with, whatever their compression.
+const (
+	ociLayers     = "application/vnd.oci.image.layer."
+	dockerLayers  = "application/vnd.docker.image.rootfs."
+	ociForeign    = ociLayers + "nondistributable."
+	dockerForeign = dockerLayers + "foreign."
+)
+
 // Compression is how a layer's tar is wrapped in its blob.
 type Compression string
 
@@ -38,7 +46,7 @@ var layerTypes = map[string]Compression{
 }
 
 // LayerCompression returns the compression that a layer media type names, and
-// whether it is a layer media type at all.
+// whether it is that of a layer whose content is carried.
 func LayerCompression(mediaType string) (Compression, bool) {
 	c, ok := layerTypes[mediaType]
 	return c, ok
@@ -59,8 +67,50 @@ func IsImageConfig(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageConfig || mediaType == MediaTypeDockerConfig
 }
 
+// isLayer reports the media types of all layers, those that are not carried
+// included.
+func isLayer(mediaType string) bool {
+	return strings.HasPrefix(mediaType, ociLayers) || strings.HasPrefix(mediaType, dockerLayers)
+}
+
 // isForeignLayer reports layers that lawfully live elsewhere: their URLs are
 // never contacted.
 func isForeignLayer(mediaType string) bool {
-	return mediaType == MediaTypeDockerForeignLayer || strings.Contains(mediaType, ".nondistributable.")
+	return strings.HasPrefix(mediaType, ociForeign) || strings.HasPrefix(mediaType, dockerForeign)
+}
+
+// isImage tells an image from the other artifacts that a manifest can describe.
+// Its config's media type is not enough: BuildKit's attestations and cosign's
+// signatures have an image config, and statements in JSON or text for layers.
+// What is neither clearly is an image that has to pass LoadImage.
+func isImage(d ocispec.Descriptor, m ocispec.Manifest) bool {
+	if !IsImageConfig(m.Config.MediaType) {
+		return false
+	}
+	statements := len(m.Layers) > 0
+	for _, l := range m.Layers {
+		if isLayer(l.MediaType) {
+			return true
+		}
+		statements = statements && isStatement(l.MediaType)
+	}
+	return !statements && !isAttestation(d) && m.ArtifactType == ""
+}
+
+func isStatement(mediaType string) bool {
+	return !isDocument(mediaType) && (strings.HasSuffix(mediaType, "+json") || strings.HasPrefix(mediaType, "text/"))
+}
+
+// isAttestation reports an index entry that BuildKit marks as no image for any
+// platform.
+func isAttestation(d ocispec.Descriptor) bool {
+	return d.Platform != nil && d.Platform.OS == "unknown" && d.Platform.Architecture == "unknown"
+}
+
+// isDocument reports the media types whose blobs refer to others.
+func isDocument(mediaType string) bool { return IsIndex(mediaType) || IsManifest(mediaType) }
+
+// isSchema1 reports Docker's oldest manifests, signed and not.
+func isSchema1(mediaType string) bool {
+	return strings.HasPrefix(mediaType, "application/vnd.docker.distribution.manifest.v1+")
 }

@@ -26,22 +26,29 @@ var (
 	domainPattern = regexp.MustCompile(`^(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[a-fA-F0-9:]+\])(?::[0-9]{1,5})?$`)
 	pathPattern   = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
 	tagPattern    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+	idPattern     = regexp.MustCompile(`^[a-f0-9]{64}$`)
 )
 
-// maxNameLength bounds domain and path together, as docker does.
+// maxNameLength bounds domain and path together: the distribution
+// specification warns that many clients, docker 20.10 among them, refuse more.
 const maxNameLength = 255
 
 // ParseName reads a name as docker does: a first component without dot, colon
-// or "localhost" is not a registry, a single component is in library/, and a
-// name with neither tag nor digest is tagged latest. defaultRegistry stands in
-// for a missing registry; empty means DefaultRegistry. A bad name is an
-// *InputError.
+// or upper-case letter that is not "localhost" is no registry, a single
+// component is in library/, index.docker.io is docker.io, and a name with
+// neither tag nor digest is tagged latest. 64 hex digits alone are an image's
+// ID, never a name. The registry keeps its case.
+//
+// defaultRegistry stands in for a missing registry; empty means
+// DefaultRegistry. A bad name is an *InputError.
 func ParseName(text, defaultRegistry string) (Name, error) {
-	if defaultRegistry == "" {
-		defaultRegistry = DefaultRegistry
-	}
 	bad := func(why string) (Name, error) {
 		return Name{}, &InputError{What: "image name", Input: text, Why: why}
+	}
+	if defaultRegistry == "" {
+		defaultRegistry = DefaultRegistry
+	} else if !isDomain(defaultRegistry) {
+		return Name{}, &InputError{What: "default registry", Input: defaultRegistry, Why: "want a host with a dot or a port, such as registry.example.com"}
 	}
 	var n Name
 	rest := text
@@ -55,7 +62,7 @@ func ParseName(text, defaultRegistry string) (Name, error) {
 	if colon := strings.LastIndexByte(rest, ':'); colon > strings.LastIndexByte(rest, '/') {
 		n.Tag = rest[colon+1:]
 		if !tagPattern.MatchString(n.Tag) {
-			return bad("the tag may hold letters, digits, '_', '.' and '-', 128 at most")
+			return bad("the tag may hold letters, digits, '_', '.' and '-', 128 at most, and not begin with '.' or '-'")
 		}
 		rest = rest[:colon]
 	}
@@ -63,6 +70,8 @@ func ParseName(text, defaultRegistry string) (Name, error) {
 	switch {
 	case rest == "":
 		return bad("it is empty")
+	case strings.HasPrefix(text, "http://"), strings.HasPrefix(text, "https://"):
+		return bad("leave out http:// or https://")
 	case len(n.Domain)+1+len(n.Path) > maxNameLength:
 		return bad("it is longer than 255 characters")
 	case !domainPattern.MatchString(n.Domain):
@@ -71,6 +80,8 @@ func ParseName(text, defaultRegistry string) (Name, error) {
 		return bad("the repository must be lower-case")
 	case !pathPattern.MatchString(n.Path):
 		return bad("the repository may hold a-z, 0-9 and single separators '.', '_', '-', '/'")
+	case idPattern.MatchString(text):
+		return bad("64 hexadecimal digits are an image ID; write the digest as sha256:...")
 	}
 	if n.Tag == "" && n.Digest == "" {
 		n.Tag = "latest"
@@ -79,19 +90,23 @@ func ParseName(text, defaultRegistry string) (Name, error) {
 }
 
 func splitDomain(s, defaultRegistry string) (domain, path string) {
-	first, rest, ok := strings.Cut(s, "/")
-	if ok && (strings.ContainsAny(first, ".:[") || first == "localhost" || strings.ToLower(first) != first) {
+	domain, path = defaultRegistry, s
+	if first, rest, ok := strings.Cut(s, "/"); ok && isDomain(first) {
 		domain, path = first, rest
-	} else {
-		domain, path = defaultRegistry, s
 	}
-	if domain == "index.docker.io" || domain == "registry-1.docker.io" {
+	if domain == "index.docker.io" {
 		domain = DefaultRegistry
 	}
 	if domain == DefaultRegistry && !strings.Contains(path, "/") {
 		path = "library/" + path
 	}
 	return domain, path
+}
+
+// isDomain reports whether the first component of a name is taken for a
+// registry.
+func isDomain(first string) bool {
+	return strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first
 }
 
 // IsZero reports whether the image has no name.
@@ -109,16 +124,22 @@ func (n Name) Repository() string {
 // back to the same Name.
 func (n Name) String() string { return n.suffixed(n.Repository()) }
 
-// Familiar is the short form docker shows: nginx:1.27.
+// Familiar is the short form docker shows: nginx:1.27. It parses back to the
+// same Name where docker.io is the default registry.
 func (n Name) Familiar() string { return n.suffixed(n.FamiliarRepository()) }
 
-// FamiliarRepository is Repository as docker shows it: nginx.
+// FamiliarRepository is Repository as docker shows it: nginx. The rare
+// repository of docker.io whose path would be taken for another registry's
+// (docker.io/localhost/x) stays in full.
 func (n Name) FamiliarRepository() string {
 	if n.Domain != DefaultRegistry {
 		return n.Repository()
 	}
 	if rest, ok := strings.CutPrefix(n.Path, "library/"); ok && !strings.Contains(rest, "/") {
 		return rest
+	}
+	if first, _, _ := strings.Cut(n.Path, "/"); isDomain(first) {
+		return n.Repository()
 	}
 	return n.Path
 }

@@ -1,10 +1,14 @@
 package manifests
 
 import (
+	"cmp"
 	"runtime"
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgpack/imgpack/internal/quote"
 )
 
 // Platforms is a choice of platforms: all of them, or a list of which any
@@ -43,7 +47,8 @@ func ParsePlatforms(texts ...string) (Platforms, error) {
 	return p, nil
 }
 
-// ParsePlatform reads os/arch[/variant].
+// ParsePlatform reads os/arch[/variant], in the spellings of Go, uname and
+// Debian. A bad text is an *InputError.
 func ParsePlatform(text string) (ocispec.Platform, error) {
 	parts := strings.Split(text, "/")
 	bad := &InputError{What: "platform", Input: text, Why: "want os/arch or os/arch/variant, such as linux/amd64"}
@@ -66,37 +71,61 @@ func notPlatformRune(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-' && r != '.'
 }
 
-// FormatPlatform is the mirror of ParsePlatform.
+// FormatPlatform is the mirror of ParsePlatform, safe to print. What a platform
+// leaves out is "unknown".
 func FormatPlatform(p ocispec.Platform) string {
-	s := p.OS + "/" + p.Architecture
+	s := cmp.Or(p.OS, "unknown") + "/" + cmp.Or(p.Architecture, "unknown")
 	if p.Variant != "" {
 		s += "/" + p.Variant
 	}
-	return s
+	return quote.Clean(s)
 }
 
-// Match reports whether the choice takes an image of platform p.
+// Match reports whether the choice takes an image of platform p. A choice
+// without a variant takes every variant.
 func (c Platforms) Match(p ocispec.Platform) bool {
-	if c.All {
-		return true
-	}
-	list := c.List
-	if len(list) == 0 {
-		list = []ocispec.Platform{LocalPlatform()}
-	}
-	p = normalize(p)
-	for _, want := range list {
-		if p.OS == want.OS && p.Architecture == want.Architecture && (want.Variant == "" || p.Variant == want.Variant) {
-			return true
-		}
-	}
-	return false
+	return c.All || slices.ContainsFunc(c.wanted(), func(want ocispec.Platform) bool { return rank(want, p) > 0 })
 }
+
+// wanted is the list of platforms chosen, unless it is all.
+func (c Platforms) wanted() []ocispec.Platform {
+	if len(c.List) == 0 {
+		return []ocispec.Platform{LocalPlatform()}
+	}
+	return c.List
+}
+
+// rank says how well an image of platform p serves where want is wanted: 0 not
+// at all; most where the variants agree. A want without a variant is best
+// served by the variant that runs everywhere, which an image without one is
+// for; on arm, where there is none, by v7, as docker decides.
+func rank(want, p ocispec.Platform) int {
+	want, p = normalize(want), normalize(p)
+	if p.OS != want.OS || p.Architecture != want.Architecture {
+		return 0
+	}
+	if p.Architecture == "arm" {
+		p.Variant = cmp.Or(p.Variant, armDefault)
+	}
+	switch {
+	case p.Variant == want.Variant, want.Variant == "" && p.Architecture == "arm" && p.Variant == armDefault:
+		return 2
+	case want.Variant == "":
+		return 1
+	}
+	return 0
+}
+
+// armDefault is the variant docker takes an arm image without one to be.
+const armDefault = "v7"
 
 // normalize maps the spellings in the wild onto Go's, and drops the variants
 // that are an architecture's only one.
 func normalize(p ocispec.Platform) ocispec.Platform {
 	p.OS, p.Architecture, p.Variant = strings.ToLower(p.OS), strings.ToLower(p.Architecture), strings.ToLower(p.Variant)
+	if p.OS == "macos" {
+		p.OS = "darwin"
+	}
 	switch p.Architecture {
 	case "x86_64", "x86-64":
 		p.Architecture = "amd64"

@@ -41,8 +41,8 @@ type Reference struct {
 //	nginx:1.27                    Auto
 //	docker://quay.io/a/b:1        Registry
 //	store:nginx:1.27              Store
-//	oci:DIR[:TAG|@DIGEST]         Layout
-//	oci-archive:FILE[:TAG|@DIGEST]
+//	oci:DIR[:IMAGE|@DIGEST]       Layout
+//	oci-archive:FILE[:IMAGE|@DIGEST]
 //	docker-archive:FILE[:REF|:@N] DockerArchive
 //	dir:DIR                       Dir
 //	./x.tar /m/x site.imgpack     Path
@@ -51,14 +51,18 @@ type Reference struct {
 //
 // A bare word is never a path, whatever lies in the working directory: a path
 // has a slash in front ("/", "./", "../") or ends in .imgpack, .tar, .tgz,
-// .tar.gz, .tar.zst or .001. A bad text is an *InputError.
+// .tar.gz, .tar.zst or .001. IMAGE and REF are as FindRoots reads them.
+// defaultRegistry is ParseName's. A bad text is an *InputError.
 func ParseReference(text, defaultRegistry string) (Reference, error) {
 	bad := func(why string) (Reference, error) {
 		return Reference{}, &InputError{What: "reference", Input: text, Why: why}
 	}
 	named := func(t Transport, s string) (Reference, error) {
 		n, err := ParseName(s, defaultRegistry)
-		return Reference{Transport: t, Name: n, Position: -1}, err
+		if err != nil {
+			return Reference{}, err
+		}
+		return Reference{Transport: t, Name: n, Position: -1}, nil
 	}
 	if text == "-" {
 		return Reference{Transport: Stdin, Position: -1}, nil
@@ -66,7 +70,10 @@ func ParseReference(text, defaultRegistry string) (Reference, error) {
 	if rest, ok := strings.CutPrefix(text, "docker://"); ok {
 		return named(Registry, rest)
 	}
-	prefix, rest, _ := strings.Cut(text, ":")
+	prefix, rest, colon := strings.Cut(text, ":")
+	if !colon {
+		prefix = "" // an image may well be called oci or store
+	}
 	switch t := Transport(prefix); t {
 	case Store:
 		return named(Store, rest)
@@ -96,41 +103,44 @@ func ParseReference(text, defaultRegistry string) (Reference, error) {
 	return named(Auto, text)
 }
 
+// parseArchive reads what follows oci:, oci-archive: and docker-archive:. As in
+// skopeo the path ends at the first colon, so that the image may hold more of
+// them: oci:DIR:api:v1.
 func parseArchive(t Transport, rest string, bad func(string) (Reference, error)) (Reference, error) {
-	r := Reference{Transport: t, Path: rest, Position: -1}
-	if path, d, ok := strings.Cut(rest, "@"); ok && t != DockerArchive && CheckDigest(digest.Digest(d)) == nil {
-		r.Path, r.Digest = path, digest.Digest(d)
-	} else if path, image, ok := strings.Cut(rest, ":"); ok {
-		r.Path, r.Image = path, image
-		if image == "" {
-			return bad("an image must follow the last colon")
+	r := Reference{Transport: t, Position: -1}
+	path, image, named := strings.Cut(rest, ":")
+	switch at := strings.LastIndexByte(path, '@'); {
+	case t == DockerArchive && strings.HasPrefix(image, "@"):
+		n, err := strconv.ParseUint(image[1:], 10, 31)
+		if err != nil {
+			return bad("a number must follow :@")
 		}
-		if at, ok := strings.CutPrefix(image, "@"); ok && t == DockerArchive {
-			n, err := strconv.ParseUint(at, 10, 31)
-			if err != nil {
-				return bad("a number must follow :@")
-			}
-			r.Image, r.Position = "", int(n)
+		r.Position = int(n)
+	case t != DockerArchive && named && at >= 0 && hexLength[path[at+1:]] > 0:
+		r.Digest = digest.Digest(rest[at+1:])
+		if CheckDigest(r.Digest) != nil {
+			return bad("what follows @ is not a sha256 or sha512 digest")
 		}
+		path = path[:at]
+	case named && image == "":
+		return bad("an image must follow the colon")
+	default:
+		r.Image = image
 	}
-	if r.Path == "" {
+	if r.Path = path; path == "" {
 		return bad("a path must follow " + string(t) + ":")
 	}
 	return r, nil
 }
 
-// cutInside splits FILE//IMAGE.
+// cutInside splits FILE//IMAGE at the last double slash; sloppy paths such as
+// /mnt//x.tar have them too.
 func cutInside(text string) (file, image string, ok bool) {
-	for from := 1; ; {
-		i := strings.Index(text[min(from, len(text)):], "//")
-		if i < 0 {
-			return "", "", false
-		}
-		if i += from; looksLikePath(text[:i]) || text[:i] == "-" {
-			return text[:i], text[i+2:], true
-		}
-		from = i + 1
+	i := strings.LastIndex(text, "//")
+	if i < 0 || looksLikePath(text[i+2:]) || text[:i] != "-" && !looksLikePath(text[:i]) {
+		return "", "", false
 	}
+	return text[:i], text[i+2:], true
 }
 
 func looksLikePath(s string) bool {

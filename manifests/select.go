@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -16,96 +15,190 @@ import (
 //
 //   - A manifest is taken as it is; Select fails only if its config is of a
 //     platform that was asked for in words and is not it.
-//   - All platforms of an index, or a choice that leaves nothing out: the
-//     index itself, exact.
+//   - All platforms of an index, or a choice that leaves no platform out: the
+//     index itself, exact, with whatever else it lists (attestations).
 //   - One platform: that manifest, exact in itself, with the index recorded.
 //   - Several but not all: a smaller index, marked rebuilt.
 //
-// A platform that is not there is a *NotFoundError listing those that are.
+// A root whose name pins the digest of its index is a special case: nothing
+// but the whole index can be pulled by that digest on the other side. With the
+// zero choice Select takes all of it. With platforms asked for in words it
+// takes those, and the digest in the name becomes that of what was taken.
+//
+// Each platform asked for takes one manifest, the one that serves it best and
+// is listed first. A platform that is not there is a *NotFoundError listing
+// those that are.
 func Select(ctx context.Context, f Fetcher, r Root, choice Platforms) (Entry, error) {
 	whole := Entry{Source: f, Root: r}
-	if choice.All {
+	byDefault := !choice.All && len(choice.List) == 0
+	if choice.All || byDefault && r.Name.Digest == r.Descriptor.Digest {
 		return whole, nil
 	}
 	if !IsIndex(r.Descriptor.MediaType) {
+		if byDefault {
+			return whole, nil
+		}
 		return whole, matchManifest(ctx, f, r, choice)
 	}
-	raw, err := ReadDocument(ctx, f, r.Descriptor)
+	x, images, err := listImages(ctx, f, r.Descriptor, 1)
 	if err != nil {
 		return Entry{}, err
 	}
-	x, err := ParseIndex(raw, r.Descriptor)
-	if err != nil {
-		return Entry{}, err
-	}
-	keep, have, err := choose(ctx, f, x.Manifests, choice)
-	if err != nil {
-		return Entry{}, err
-	}
+	keep, err := pick(r, images, choice)
 	switch {
-	case len(keep) == 0:
-		return Entry{}, &NotFoundError{Subject: fmt.Sprintf("platform %s of %s", choice, r.Display()), Have: have}
-	case len(keep) == 1 || len(choice.List) <= 1:
-		r.Index, r.Descriptor = r.Descriptor.Digest, keep[0]
-		return Entry{Source: f, Root: r}, nil
-	case len(keep) == len(x.Manifests):
+	case err != nil:
+		return Entry{}, err
+	case len(keep) == len(images):
 		return whole, nil
+	case len(keep) == 1:
+		return Entry{Source: f, Root: r.narrowed(keep[0], r.Descriptor.Digest)}, nil
 	}
 	return rebuildIndex(f, r, x, keep)
 }
 
-// choose returns the children of an index that the choice takes, and the
-// names of all platforms there are. A child without a platform field is asked
-// through its config.
-func choose(ctx context.Context, f Fetcher, children []ocispec.Descriptor, choice Platforms) (keep []ocispec.Descriptor, have []string, err error) {
-	for _, d := range children {
-		if isAttestation(d) || !IsManifest(d.MediaType) {
+// narrowed is the root after d was chosen from it.
+func (r Root) narrowed(d ocispec.Descriptor, index digest.Digest) Root {
+	r.Descriptor, r.Index = d, index
+	if r.Name.Digest != "" {
+		r.Name.Digest = d.Digest
+	}
+	return r
+}
+
+// listImages returns an index, and the images in it and in the indexes it
+// lists, each once and with its platform. An image whose entry names no
+// platform is asked through its config. What is no image is left out.
+func listImages(ctx context.Context, f Fetcher, desc ocispec.Descriptor, depth int) (x ocispec.Index, images []ocispec.Descriptor, err error) {
+	if depth > maxIndexDepth {
+		return x, nil, tooDeep(desc)
+	}
+	raw, err := ReadDocument(ctx, f, desc)
+	if err != nil {
+		return x, nil, err
+	}
+	if x, err = ParseIndex(raw, desc); err != nil {
+		return x, nil, err
+	}
+	seen := map[digest.Digest]bool{}
+	for _, d := range x.Manifests {
+		found := []ocispec.Descriptor{d}
+		switch {
+		case seen[d.Digest] || isAttestation(d):
 			continue
+		case IsIndex(d.MediaType):
+			_, found, err = listImages(ctx, f, d, depth+1)
+		case !IsManifest(d.MediaType):
+			continue
+		case d.Platform == nil:
+			found, err = askPlatform(ctx, f, d)
 		}
-		if d.Platform == nil {
-			img, err := LoadImage(ctx, f, d)
-			if err != nil {
-				return nil, nil, err
+		if err != nil {
+			return x, nil, err
+		}
+		seen[d.Digest] = true
+		for _, image := range found {
+			seen[image.Digest] = true
+			images = append(images, image)
+		}
+	}
+	return x, images, nil
+}
+
+// askPlatform completes the descriptor of an image from its config; it returns
+// nothing for other artifacts.
+func askPlatform(ctx context.Context, f Fetcher, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	raw, m, err := loadManifest(ctx, f, d)
+	if err != nil || !isImage(d, m) {
+		return nil, err
+	}
+	img, err := loadConfig(ctx, f, d, raw, m)
+	if err != nil {
+		return nil, err
+	}
+	p := img.Platform()
+	d.Platform = &p
+	return []ocispec.Descriptor{d}, nil
+}
+
+// pick returns those of the images that serve the choice, in their order.
+func pick(r Root, images []ocispec.Descriptor, choice Platforms) ([]ocispec.Descriptor, error) {
+	take := make([]bool, len(images))
+	for _, want := range choice.wanted() {
+		best, at := 0, -1
+		for i, d := range images {
+			if n := rank(want, *d.Platform); n > best {
+				best, at = n, i
 			}
-			p := img.Platform()
-			d.Platform = &p
 		}
-		have = append(have, FormatPlatform(*d.Platform))
-		if choice.Match(*d.Platform) {
+		if at < 0 {
+			return nil, noPlatform(r, FormatPlatform(want), images)
+		}
+		take[at] = true
+	}
+	var keep []ocispec.Descriptor
+	for i, d := range images {
+		if take[i] {
 			keep = append(keep, d)
 		}
 	}
-	return keep, have, nil
+	return keep, nil
+}
+
+func noPlatform(r Root, want string, images []ocispec.Descriptor) error {
+	e := &NotFoundError{Subject: fmt.Sprintf("platform %s of %s", want, r.Display())}
+	for _, d := range images {
+		e.Have = append(e.Have, FormatPlatform(*d.Platform))
+	}
+	return e
 }
 
 func matchManifest(ctx context.Context, f Fetcher, r Root, choice Platforms) error {
-	if len(choice.List) == 0 {
-		return nil
-	}
-	img, err := LoadImage(ctx, f, r.Descriptor)
-	if err != nil {
+	found, err := askPlatform(ctx, f, r.Descriptor)
+	if err != nil || len(found) == 0 || choice.Match(*found[0].Platform) {
 		return err
 	}
-	if !choice.Match(img.Platform()) {
-		return &NotFoundError{Subject: fmt.Sprintf("platform %s of %s", choice, r.Display()), Have: []string{FormatPlatform(img.Platform())}}
-	}
-	return nil
+	return noPlatform(r, choice.String(), found)
 }
 
+// rebuildIndex makes an index of the images to keep, and a source that has it.
 func rebuildIndex(f Fetcher, r Root, x ocispec.Index, keep []ocispec.Descriptor) (Entry, error) {
-	x.Manifests = slices.Clone(keep)
+	x.Manifests = keep
 	x.MediaType = r.Descriptor.MediaType
 	raw, err := json.Marshal(x)
 	if err != nil {
 		return Entry{}, err
 	}
 	d := ocispec.Descriptor{MediaType: x.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
-	r.Descriptor, r.Rebuilt = d, true
-	over := FetcherFunc(func(ctx context.Context, want ocispec.Descriptor) (io.ReadCloser, error) {
-		if want.Digest == d.Digest {
-			return BytesReader(raw, want), nil
-		}
-		return f.Fetch(ctx, want)
-	})
+	if _, err := ParseIndex(raw, d); err != nil {
+		return Entry{}, err
+	}
+	r = r.narrowed(d, "")
+	r.Rebuilt = true
+	over := overlay{Fetcher: f, desc: d, raw: raw}
+	if o, ok := f.(LayerOpener); ok {
+		return Entry{Source: openerOverlay{over, o}, Root: r}, nil
+	}
 	return Entry{Source: over, Root: r}, nil
 }
+
+// overlay is a source with one more document.
+type overlay struct {
+	Fetcher
+	desc ocispec.Descriptor
+	raw  []byte
+}
+
+func (o overlay) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if d.Digest == o.desc.Digest {
+		return BytesReader(o.raw, d), nil
+	}
+	return o.Fetcher.Fetch(ctx, d)
+}
+
+// openerOverlay keeps a source's power to open layers.
+type openerOverlay struct {
+	overlay
+	LayerOpener
+}
+
+var _ LayerOpener = openerOverlay{}
