@@ -79,11 +79,12 @@ func isForeignLayer(mediaType string) bool {
 	return strings.HasPrefix(mediaType, ociForeign) || strings.HasPrefix(mediaType, dockerForeign)
 }
 
-// isImage tells an image from the other artifacts that a manifest can describe.
+// IsImage tells an image from the other artifacts that a manifest can describe;
+// d is the descriptor that led to it.
 // Its config's media type is not enough: BuildKit's attestations and cosign's
 // signatures have an image config, and statements in JSON or text for layers.
 // What is neither clearly is an image that has to pass LoadImage.
-func isImage(d ocispec.Descriptor, m ocispec.Manifest) bool {
+func IsImage(d ocispec.Descriptor, m ocispec.Manifest) bool {
 	if !IsImageConfig(m.Config.MediaType) {
 		return false
 	}

@@ -108,7 +108,7 @@ func listImages(ctx context.Context, f Fetcher, desc ocispec.Descriptor, depth i
 // nothing for other artifacts.
 func askPlatform(ctx context.Context, f Fetcher, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	raw, m, err := loadManifest(ctx, f, d)
-	if err != nil || !isImage(d, m) {
+	if err != nil || !IsImage(d, m) {
 		return nil, err
 	}
 	img, err := loadConfig(ctx, f, d, raw, m)

@@ -181,7 +181,7 @@ func (w *walker) loadOne(ctx context.Context, t task) error {
 		return err
 	}
 	t.raw, t.links = raw, append([]ocispec.Descriptor{m.Config}, m.Layers...)
-	if !isImage(t.desc, m) {
+	if !IsImage(t.desc, m) {
 		return nil
 	}
 	if err := w.spend(m.Config); err != nil {
