@@ -1,10 +1,11 @@
-//go:build !linux
+//go:build !linux || 386 || arm || mips || mipsle
 
 package sandbox
 
 import "context"
 
-// Run reports an UnsupportedError: the sandbox is made of Linux namespaces.
+// Run reports an UnsupportedError: the sandbox is made of Linux namespaces, and
+// of system calls whose user ids have 32 bits.
 func Run(context.Context, Spec) (Status, error) {
 	return Status{}, &UnsupportedError{Feature: "Linux namespaces"}
 }

@@ -1,14 +1,239 @@
+//go:build linux && !386 && !arm && !mips && !mipsle
+
 package sandbox
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// Run runs the process of s to its end.
-func Run(ctx context.Context, s Spec) (Status, error) {
-	return Status{}, &StartError{Step: "start sandbox", Code: CodeStart, Err: errors.New("not built yet")}
+// Run runs the process of s to its end and returns how it ended. Signals from
+// s.Signals are passed on; when ctx is cancelled everything is killed and the
+// error is ctx's cause. When Run returns, and also when the calling process is
+// killed, no process of the sandbox is left and no mount of it remains.
+//
+// Errors before the process has started are *StartError, or *UnsupportedError
+// when this host forbids the sandbox. Several Runs may go on at once. Each
+// occupies an OS thread, on which the life of its processes depends.
+func Run(ctx context.Context, s Spec) (st Status, err error) {
+	if err := ctx.Err(); err != nil {
+		return Status{}, context.Cause(ctx)
+	}
+	p, err := newPlan(&s)
+	if err != nil {
+		return Status{}, err
+	}
+	explain := s.Explain
+	if explain == nil {
+		explain = func(string) {}
+	}
+	if s.State != "" {
+		dir, err := newRunDir(s.State)
+		if err != nil {
+			return Status{}, &StartError{Step: "prepare state directory", Code: CodeStart, Err: err}
+		}
+		p.RunDir = dir.path
+		defer func() { err = errors.Join(err, dir.remove()) }()
+	}
+	io, err := openStdio(&s, p)
+	if err != nil {
+		return Status{}, &StartError{Step: "prepare standard streams", Code: CodeStart, Err: err}
+	}
+	defer io.close()
+
+	// The parent-death signal is tied to the thread that starts the child.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	b := &box{plan: p, explain: explain, io: io}
+	if err := b.start(); err != nil {
+		return Status{}, err
+	}
+	st, err = b.supervise(ctx, s.Signals)
+	if werr := io.finish(ctx); err == nil {
+		err = werr
+	}
+	return st, err
 }
 
-// Init turns the process into the sandbox's process 1 when Run started it.
-func Init() {}
+// box is a running sandbox, seen from outside.
+type box struct {
+	plan    *plan
+	explain func(string)
+	io      *stdio
+	proc    *os.Process
+	ctl     *control
+}
+
+// start brings up process 1 and hands it the plan.
+func (b *box) start() error {
+	fail := func(step string, err error) error {
+		return &StartError{Step: step, Code: CodeStart, Err: err}
+	}
+	fd, how, err := protectedExe(b.plan.Rootless)
+	if err != nil {
+		return fail("protect own program", err)
+	}
+	ours, theirs, err := socketPair()
+	if err != nil {
+		unix.Close(fd)
+		return fail("make control socket", err)
+	}
+	defer theirs.Close()
+	files := append(b.io.child(), theirs)
+	exe, err := farFile(fd, files)
+	if err != nil {
+		ours.Close()
+		return fail("protect own program", err)
+	}
+	defer exe.Close()
+
+	attr := &os.ProcAttr{
+		Dir:   "/",
+		Env:   initEnv,
+		Files: files,
+		Sys: &syscall.SysProcAttr{
+			Setsid:     true,
+			Pdeathsig:  syscall.SIGKILL,
+			Cloneflags: cloneFlags(b.plan),
+		},
+	}
+	if b.plan.Rootless {
+		attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	proc, err := os.StartProcess(fdPath(int(exe.Fd())), []string{initName}, attr)
+	if err != nil {
+		ours.Close()
+		return startFault(b.plan, err)
+	}
+	b.io.started()
+	b.proc, b.ctl = proc, newControl(ours, maxReport)
+	b.explainNamespaces(how)
+	return nil
+}
+
+func (b *box) explainNamespaces(how string) {
+	b.explain(how)
+	names := "pid, mount, ipc, uts and cgroup"
+	if b.plan.Network == None {
+		names = "pid, mount, network, ipc, uts and cgroup"
+	}
+	if b.plan.Rootless {
+		b.explain("namespaces: user, " + names)
+		b.explain("degraded: one user id is mapped; every file of the image appears to belong to one user")
+	} else {
+		b.explain("namespaces: " + names)
+	}
+	b.explain("not limited: memory, processor time, number of processes; system calls are not filtered")
+}
+
+func cloneFlags(p *plan) uintptr {
+	flags := unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	if p.Network == None {
+		flags |= unix.CLONE_NEWNET
+	}
+	if p.Rootless {
+		flags |= unix.CLONE_NEWUSER
+	}
+	return uintptr(flags)
+}
+
+// outcome is how the conversation with process 1 ended.
+type outcome struct {
+	status  Status
+	err     error
+	settled bool // status or err is valid
+}
+
+// supervise sends the plan, passes signals on and waits for the end.
+func (b *box) supervise(ctx context.Context, signals <-chan os.Signal) (Status, error) {
+	lines := make(chan string)
+	ended := make(chan outcome, 1)
+	go func() { ended <- b.listen(lines) }()
+	sent := make(chan error, 1)
+	go func() { sent <- b.ctl.send(b.plan) }()
+
+	stop := ctx.Done()
+	for {
+		select {
+		case line, ok := <-lines:
+			if !ok {
+				lines = nil
+				continue
+			}
+			b.explain(line)
+		case sig := <-signals:
+			if n, ok := sig.(syscall.Signal); ok {
+				_ = b.ctl.send(message{Signal: int(n)}) // process 1 may just have ended
+			} else {
+				signals = nil // closed
+			}
+		case <-stop:
+			stop = nil
+			_ = b.proc.Kill() // process 1; the kernel kills the rest with it
+		case out := <-ended:
+			return b.settle(ctx, out, <-sent)
+		}
+	}
+}
+
+// listen reads what process 1 reports until it is gone.
+func (b *box) listen(lines chan<- string) (out outcome) {
+	defer close(lines)
+	for {
+		var m message
+		if err := b.ctl.dec.Decode(&m); err != nil {
+			return out
+		}
+		switch {
+		case m.Explain != "":
+			lines <- m.Explain
+		case m.Error != nil:
+			out = outcome{err: m.Error.err(), settled: true}
+		case m.Exit != nil:
+			out = outcome{status: *m.Exit, settled: true}
+		}
+	}
+}
+
+// settle waits until every process of the sandbox is gone.
+func (b *box) settle(ctx context.Context, out outcome, sendErr error) (Status, error) {
+	ps, err := b.proc.Wait()
+	b.ctl.f.Close()
+	if err != nil {
+		return Status{}, fmt.Errorf("wait for sandbox: %w", err)
+	}
+	if out.settled {
+		return out.status, out.err
+	}
+	if ctx.Err() != nil {
+		return Status{Code: 128 + int(syscall.SIGKILL), Signal: syscall.SIGKILL}, context.Cause(ctx)
+	}
+	return Status{}, &StartError{
+		Step: "run sandbox", Code: CodeStart,
+		Err:  errors.Join(fmt.Errorf("process 1 ended early: %v", ps), sendErr),
+		Hint: "it may have been killed for want of memory; if not, main does not call sandbox.Init first",
+	}
+}
+
+func socketPair() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		return nil, nil, errors.Join(err, unix.Close(fds[0]), unix.Close(fds[1]))
+	}
+	return os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control"), nil
+}
+
+// drainTime is how long a cancelled Run still waits for the last output to be
+// taken by a terminal or file that does not take it.
+const drainTime = time.Second

@@ -1,0 +1,240 @@
+//go:build linux && !386 && !arm && !mips && !mipsle
+
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+const attrsKernel = attrNosuid | attrNodev | attrNoexec
+
+// maskedPaths shows as empty what tells about the host or acts on it. docker's
+// list. Paths that this kernel lacks are skipped.
+var maskedProc = []string{
+	"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "timer_list",
+	"timer_stats", "sched_debug", "scsi",
+}
+
+var maskedSys = []string{"firmware", "devices/virtual/powercap"}
+
+// readonlyProc holds the switches of /proc that act on the whole host.
+var readonlyProc = []string{"bus", "fs", "irq", "sys", "sysrq-trigger"}
+
+// mountPoint opens a top-level directory of the image to mount on, making it
+// when missing. A link there is refused: nothing sound has one, and later
+// code could take the link for the mount.
+func (s *setup) mountPoint(name string) (int, error) {
+	return s.keep(tree{root: s.root, strict: true}.open(name, wantDir))
+}
+
+func (s *setup) mountProc() error {
+	fd, err := s.keep(newMount("proc", attrsKernel, option{"source", "proc"}))
+	if err != nil {
+		if errors.Is(err, unix.EPERM) {
+			return &UnsupportedError{Feature: "a fresh /proc in a user namespace", Err: err,
+				Hint: "the caller's own /proc is partly covered, as in a container; run on the host or uncover it"}
+		}
+		return err
+	}
+	at, err := s.mountPoint("/proc")
+	if err != nil {
+		return err
+	}
+	s.proc = fd
+	if err := attach(fd, at); err != nil {
+		return err
+	}
+	for _, name := range readonlyProc {
+		if err := s.coverReadOnly(fd, name); err != nil {
+			return fmt.Errorf("/proc/%s: %w", name, err)
+		}
+	}
+	if err := s.mask(fd, maskedProc); err != nil {
+		return err
+	}
+	s.explain("/proc: own processes only; %d paths masked, %d read-only", len(maskedProc), len(readonlyProc))
+	return nil
+}
+
+// coverReadOnly mounts dir/name over itself, read-only.
+func (s *setup) coverReadOnly(dir int, name string) error {
+	at, err := openIn(dir, name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(at)
+	return bind(at, at, attrsKernel|attrRO)
+}
+
+// mask covers paths below dir with an empty file or directory of our scratch.
+func (s *setup) mask(dir int, names []string) error {
+	for _, name := range names {
+		at, err := openIn(dir, name)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		err = s.maskOne(at)
+		unix.Close(at)
+		if err != nil {
+			return fmt.Errorf("mask %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (s *setup) maskOne(at int) error {
+	m, err := mode(at)
+	if err != nil {
+		return err
+	}
+	empty := "mask/file"
+	if m&unix.S_IFMT == unix.S_IFDIR {
+		empty = "mask/dir"
+	}
+	from, err := openIn(s.scratch, empty)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	return bind(from, at, attrsKernel|attrRO)
+}
+
+func (s *setup) mountSys() error {
+	at, err := s.mountPoint("/sys")
+	if err != nil {
+		return err
+	}
+	fd, err := s.keep(newMount("sysfs", attrsKernel|attrRO, option{"source", "sysfs"}))
+	if errors.Is(err, unix.EPERM) && s.plan.Rootless {
+		// Refused when the network namespace is not ours, or when the caller's
+		// /sys is partly covered. An empty directory is the safe reading.
+		s.explain("degraded: /sys is empty, this kernel refuses a fresh one here")
+		from, err := s.keep(openIn(s.scratch, "mask/dir"))
+		if err != nil {
+			return err
+		}
+		return bind(from, at, attrsKernel|attrRO)
+	}
+	if err != nil {
+		return err
+	}
+	if err := attach(fd, at); err != nil {
+		return err
+	}
+	if err := s.mask(fd, maskedSys); err != nil {
+		return err
+	}
+	s.explain("/sys: read-only")
+	return nil
+}
+
+// devices are the host's nodes that the process gets.
+var devices = []struct {
+	name         string
+	major, minor uint32
+}{
+	{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0},
+}
+
+var devLinks = []struct{ name, to string }{
+	{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+	{"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
+}
+
+func (s *setup) mountDev() error {
+	fd, err := s.keep(newMount("tmpfs", attrsKernel,
+		option{"mode", "0755"}, option{"size", "64k"}, option{"source", "tmpfs"}))
+	if err != nil {
+		return err
+	}
+	at, err := s.mountPoint("/dev")
+	if err != nil {
+		return err
+	}
+	s.dev = fd
+	if err := attach(fd, at); err != nil {
+		return err
+	}
+	for _, d := range devices {
+		if err := s.bindDevice(d.name, unix.Mkdev(d.major, d.minor)); err != nil {
+			return fmt.Errorf("/dev/%s: %w", d.name, err)
+		}
+	}
+	for _, l := range devLinks {
+		if err := unix.Symlinkat(l.to, fd, l.name); err != nil {
+			return err
+		}
+	}
+	if err := s.mountDevDirs(); err != nil {
+		return err
+	}
+	s.explain("/dev: %d devices, terminals and shared memory of its own", len(devices))
+	return nil
+}
+
+// bindDevice binds a device node of the host, read-only: that still lets the
+// device be written to, and keeps the process from changing the host's node.
+func (s *setup) bindDevice(name string, dev uint64) error {
+	from, err := unix.Open("/dev/"+name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || uint64(st.Rdev) != dev {
+		return fmt.Errorf("the caller's is not device %d:%d", unix.Major(dev), unix.Minor(dev))
+	}
+	if err := unix.Mknodat(s.dev, name, unix.S_IFREG|0o666, 0); err != nil {
+		return err
+	}
+	at, err := openIn(s.dev, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(at)
+	return bind(from, at, attrNosuid|attrNoexec|attrRO)
+}
+
+func (s *setup) mountDevDirs() error {
+	pts := []option{{key: "newinstance"}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"source", "devpts"}}
+	if !s.plan.Rootless {
+		pts = append(pts, option{"gid", "5"}) // tty, in every distribution
+	}
+	for _, m := range []struct {
+		name, fstype string
+		attrs        int
+		opts         []option
+	}{
+		{"pts", "devpts", attrNosuid | attrNoexec, pts},
+		{"shm", "tmpfs", attrsKernel, []option{{"mode", "1777"}, {"size", "64m"}, {"source", "shm"}}},
+		{"mqueue", "mqueue", attrsKernel, []option{{"source", "mqueue"}}},
+	} {
+		if err := unix.Mkdirat(s.dev, m.name, 0o755); err != nil {
+			return err
+		}
+		at, err := s.keep(openIn(s.dev, m.name))
+		if err != nil {
+			return err
+		}
+		fd, err := s.keep(newMount(m.fstype, m.attrs, m.opts...))
+		if err != nil {
+			return fmt.Errorf("/dev/%s: %w", m.name, err)
+		}
+		if err := attach(fd, at); err != nil {
+			return fmt.Errorf("/dev/%s: %w", m.name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,356 @@
+//go:build linux && !386 && !arm && !mips && !mipsle
+
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"github.com/moby/sys/capability"
+	"golang.org/x/sys/unix"
+)
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// launch starts the command from a thread of its own. The thread gives up, for
+// itself alone, all that the command must not have; the command is forked from
+// it and inherits that; then the thread ends. The reaper's other threads keep
+// what they need to signal the command.
+func (s *setup) launch() (int, error) {
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, inStep("open /dev/null", err)
+	}
+	defer unix.Close(null)
+	files := []uintptr{0, 1, 2}
+	for i, isNull := range s.plan.Null {
+		if isNull {
+			files[i] = uintptr(null)
+		}
+	}
+	type result struct {
+		pid int
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		pid, err := s.launchHere(files)
+		done <- result{pid, err}
+	}()
+	r := <-done
+	if r.err != nil {
+		return 0, r.err
+	}
+	// The reaper must not keep the command's pipes open.
+	for fd := range 3 {
+		if err := unix.Dup3(null, fd, 0); err != nil {
+			return 0, inStep("let go of standard streams", err)
+		}
+	}
+	return r.pid, nil
+}
+
+// launchHere runs on the thread that gives everything up. The order matters:
+// each step still needs what the next one drops. A system call filter belongs
+// last, just before the command is executed.
+func (s *setup) launchHere(files []uintptr) (int, error) {
+	nested := s.nested()
+	for _, st := range []step{
+		{"separate working directory", func() error { return unix.Unshare(unix.CLONE_FS) }},
+		{"join new session keyring", s.newKeyring},
+		{"reset signals", resetSignals},
+		{"drop bounding set", s.dropBounding},
+		{"set user", s.become},
+		{"set no_new_privs", func() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }},
+		{"set capabilities", func() error { return s.setCapabilities(nested) }},
+		{"enter working directory", s.enterCwd},
+		// The runtime and libraries open nothing inheritable; this is the proof.
+		{"mark files close-on-exec", func() error { return unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) }},
+	} {
+		if err := st.do(); err != nil {
+			return 0, inStep(st.name, err)
+		}
+	}
+	sys := &syscall.SysProcAttr{Setsid: true}
+	if nested {
+		sys.Cloneflags = unix.CLONE_NEWUSER
+		sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: s.user.uid, HostID: 0, Size: 1}}
+		sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: s.user.gid, HostID: 0, Size: 1}}
+	}
+	return s.execute(&syscall.ProcAttr{Env: s.environment(), Files: files, Sys: sys})
+}
+
+// nested says whether the command needs a second user namespace: with one id
+// mapped, another user than 0 can only be had by mapping that one id again.
+func (s *setup) nested() bool { return s.plan.Rootless && s.user.uid != 0 }
+
+func (s *setup) newKeyring() error {
+	// Without a name: an anonymous one, that nobody else can join.
+	if _, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); err != nil {
+		s.explain("degraded: no session keyring of its own: %v", err)
+		return nil
+	}
+	s.explain("session keyring: new")
+	return nil
+}
+
+// sigaction is the kernel's struct; only the handler matters here. Its size
+// covers every 64-bit architecture.
+type sigaction struct {
+	handler uintptr
+	rest    [7]uintptr
+}
+
+// resetSignals unblocks every signal for the command, and stops ignoring what
+// the caller ignored. Handlers of the Go runtime become defaults by themselves
+// when the command is forked.
+func resetSignals() error {
+	const (
+		sigIgn    = 1
+		setSize   = 8
+		lastSig   = 64
+		sigKill   = int(unix.SIGKILL)
+		sigStop   = int(unix.SIGSTOP)
+		setAction = unix.SYS_RT_SIGACTION
+	)
+	for sig := 1; sig <= lastSig; sig++ {
+		if sig == sigKill || sig == sigStop {
+			continue
+		}
+		var act sigaction
+		if _, _, e := unix.RawSyscall6(setAction, uintptr(sig), 0, uintptr(unsafe.Pointer(&act)), setSize, 0, 0); e != 0 {
+			return e
+		}
+		if act.handler != sigIgn {
+			continue
+		}
+		act = sigaction{}
+		if _, _, e := unix.RawSyscall6(setAction, uintptr(sig), uintptr(unsafe.Pointer(&act)), 0, setSize, 0, 0); e != 0 {
+			return e
+		}
+	}
+	var none unix.Sigset_t
+	return unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil)
+}
+
+func (s *setup) keeps(c capability.Cap) bool { return slices.Contains(s.plan.Caps, int(c)) }
+
+func (s *setup) dropBounding() error {
+	all, err := capability.ListSupported()
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if s.keeps(c) {
+			continue
+		}
+		if err := capability.DropBound(c); err != nil {
+			return fmt.Errorf("drop %s: %w", c, err)
+		}
+	}
+	return capability.ResetAmbient()
+}
+
+// become takes on the user's ids, on this thread only: the raw calls, since
+// the library's would change the reaper's threads too.
+func (s *setup) become() error {
+	u := &s.user
+	if s.plan.Rootless {
+		s.explainRootlessUser()
+		return nil
+	}
+	groups := make([]uint32, 0, len(u.groups)+1)
+	groups = append(groups, uint32(u.gid))
+	for _, g := range u.groups {
+		groups = append(groups, uint32(g))
+	}
+	_, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&groups[0])), 0)
+	if e != 0 {
+		return fmt.Errorf("set supplementary groups: %w", e)
+	}
+	gid, uid := uintptr(u.gid), uintptr(u.uid)
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, gid, gid, gid); e != 0 {
+		return fmt.Errorf("set group %d: %w", u.gid, e)
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); e != 0 {
+		return fmt.Errorf("set user %d: %w", u.uid, e)
+	}
+	s.explain("user: %d:%d, %d supplementary groups", u.uid, u.gid, len(u.groups))
+	return nil
+}
+
+func (s *setup) explainRootlessUser() {
+	u := &s.user
+	switch {
+	case s.nested():
+		s.explain("user: %d:%d, mapped to the caller in a second user namespace", u.uid, u.gid)
+	case u.gid != 0:
+		s.explain("degraded: user 0:0 instead of 0:%d, only one id is mapped", u.gid)
+	default:
+		s.explain("user: 0:0, mapped to the caller")
+	}
+	if len(u.groups) > 0 {
+		s.explain("degraded: %d supplementary groups of the image are not set, only one id is mapped", len(u.groups))
+	}
+	s.explain("degraded: the caller's supplementary groups cannot be dropped")
+}
+
+// setCapabilities leaves user 0 the kept set and everybody else nothing. In a
+// nested user namespace the thread needs CAP_SETFCAP until the ids are mapped
+// (the kernel's rule for mapping id 0); the command itself, not being user 0
+// and unable to gain privileges, starts with none.
+func (s *setup) setCapabilities(nested bool) error {
+	c, err := capability.NewPid2(0)
+	if err != nil {
+		return err
+	}
+	switch {
+	case nested:
+		c.Set(capability.EFFECTIVE|capability.PERMITTED, capability.CAP_SETFCAP)
+	case s.user.uid == 0:
+		for _, n := range s.plan.Caps {
+			c.Set(capability.EFFECTIVE|capability.PERMITTED, capability.Cap(n))
+		}
+	}
+	if err := c.Apply(capability.CAPS); err != nil {
+		return err
+	}
+	s.explain("capabilities: %d in the bounding set, no_new_privs on", len(s.plan.Caps))
+	return nil
+}
+
+// enterCwd changes to the working directory as the user, and proves that it is
+// below the new root (CVE-2024-21626).
+func (s *setup) enterCwd() error {
+	fd, err := unix.Openat2(unix.AT_FDCWD, s.plan.Cwd, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", clip(s.plan.Cwd), err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Fchdir(fd); err != nil {
+		return fmt.Errorf("%s: %w", clip(s.plan.Cwd), err)
+	}
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Getcwd(buf)
+	if err != nil {
+		return err
+	}
+	if n == 0 || buf[0] != '/' {
+		return fmt.Errorf("%s is outside of the root filesystem", clip(s.plan.Cwd))
+	}
+	return nil
+}
+
+func (s *setup) environment() []string {
+	env := s.plan.Env
+	if _, ok := lookupEnv(env, "HOME"); !ok {
+		env = append(slices.Clip(env), "HOME="+s.user.home)
+	}
+	return env
+}
+
+func lookupEnv(env []string, name string) (string, bool) {
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// execute tries each place the command may be, as execvp(3) does: what is not
+// there is passed over, what may not be executed is remembered.
+func (s *setup) execute(attr *syscall.ProcAttr) (int, error) {
+	name := s.plan.Args[0]
+	var denied error
+	for _, p := range s.candidates(name) {
+		err := checkCommand(p)
+		if err == nil {
+			var pid int
+			if pid, err = syscall.ForkExec(p, s.plan.Args, attr); err == nil {
+				return pid, nil
+			}
+			if err := forkFault(err); err != nil {
+				return 0, err
+			}
+		} else if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+			continue
+		}
+		fault := explainExec(p, err)
+		if !errors.Is(err, unix.EACCES) {
+			return 0, fault
+		}
+		if denied == nil {
+			denied = fault
+		}
+	}
+	if denied != nil {
+		return 0, denied
+	}
+	return 0, notFound(name)
+}
+
+func (s *setup) candidates(name string) []string {
+	if strings.Contains(name, "/") {
+		return []string{name}
+	}
+	if name == "" {
+		return nil
+	}
+	list, ok := lookupEnv(s.plan.Env, "PATH")
+	if !ok {
+		list = defaultPath
+	}
+	var out []string
+	for dir := range strings.SplitSeq(list, ":") {
+		if dir == "" {
+			dir = "."
+		}
+		out = append(out, dir+"/"+name)
+	}
+	return out
+}
+
+// checkCommand looks at a candidate before it is executed. Magic links are
+// refused: /proc/self/exe here is this program.
+func checkCommand(p string) error {
+	fd, err := unix.Openat2(unix.AT_FDCWD, p, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	m, err := mode(fd)
+	if err != nil {
+		return err
+	}
+	if m&unix.S_IFMT == unix.S_IFDIR {
+		return unix.EISDIR
+	}
+	if m&unix.S_IFMT != unix.S_IFREG {
+		return unix.EACCES
+	}
+	return nil
+}
+
+// forkFault returns an error when err comes from making the process rather
+// than from executing the command.
+func forkFault(err error) error {
+	for _, e := range []error{unix.EAGAIN, unix.ENOMEM, unix.ENOSPC, unix.EUSERS, unix.EPERM, unix.EINVAL} {
+		if errors.Is(err, e) {
+			return &StartError{Step: "start command", Code: CodeStart, Err: err}
+		}
+	}
+	return nil
+}

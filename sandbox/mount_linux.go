@@ -1,0 +1,212 @@
+//go:build linux && !386 && !arm && !mips && !mipsle
+
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mount attributes, short.
+const (
+	attrRO     = unix.MOUNT_ATTR_RDONLY
+	attrNosuid = unix.MOUNT_ATTR_NOSUID
+	attrNodev  = unix.MOUNT_ATTR_NODEV
+	attrNoexec = unix.MOUNT_ATTR_NOEXEC
+)
+
+// option is one parameter of a filesystem: a flag when Value is empty.
+type option struct{ key, value string }
+
+// newMount makes a mount of a fresh filesystem that is attached nowhere yet.
+// source is what mountinfo shows first.
+func newMount(fstype string, attrs int, opts ...option) (int, error) {
+	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("open filesystem %s: %w", fstype, err)
+	}
+	defer unix.Close(fs)
+	for _, o := range opts {
+		if o.value == "" {
+			err = unix.FsconfigSetFlag(fs, o.key)
+		} else {
+			err = unix.FsconfigSetString(fs, o.key, o.value)
+		}
+		if err != nil {
+			return -1, fsError(fs, "set "+fstype+" option "+o.key, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fsError(fs, "create "+fstype, err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
+	if err != nil {
+		return -1, fsError(fs, "mount "+fstype, err)
+	}
+	return fd, nil
+}
+
+// fsError adds what the kernel wrote to the filesystem context's log.
+func fsError(fs int, doing string, err error) error {
+	const maxLines = 8 // the kernel keeps no more
+	buf := make([]byte, 1024)
+	var lines []string
+	for range maxLines {
+		n, rerr := unix.Read(fs, buf)
+		if rerr != nil || n <= 2 {
+			break
+		}
+		lines = append(lines, strings.TrimSpace(string(buf[2:n])))
+	}
+	if len(lines) > 0 {
+		return fmt.Errorf("%s: %w (%s)", doing, err, strings.Join(lines, "; "))
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// attach moves a detached mount onto the file or directory at.
+func attach(mount, at int) error {
+	const flags = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
+	return unix.MoveMount(mount, "", at, "", flags)
+}
+
+// clone makes a detached bind mount of the file or directory at, with attrs
+// set on it and, for a directory, on every mount below.
+func clone(at int, attrs uint64) (int, error) {
+	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH | unix.AT_RECURSIVE
+	fd, err := unix.OpenTree(at, "", flags)
+	if err != nil {
+		return -1, fmt.Errorf("clone mount: %w", err)
+	}
+	if err := setAttrs(fd, attrs, unix.AT_RECURSIVE); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// setAttrs turns on attributes of the mount fd; flags may be AT_RECURSIVE.
+func setAttrs(fd int, attrs uint64, flags uint) error {
+	err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|flags, &unix.MountAttr{Attr_set: attrs})
+	if err != nil {
+		return fmt.Errorf("set mount attributes: %w", err)
+	}
+	return nil
+}
+
+// bind clones from with attrs and attaches the clone at.
+func bind(from, at int, attrs uint64) error {
+	fd, err := clone(from, attrs)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return attach(fd, at)
+}
+
+// openIn opens a name below a directory that we made or that the kernel fills
+// (proc, sysfs), refusing links of every kind. O_PATH.
+func openIn(dir int, name string) (int, error) {
+	return unix.Openat2(dir, name, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+}
+
+func mode(fd int) (uint32, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return st.Mode, err
+}
+
+// maxLower is the kernel's bound on overlay layers.
+const maxLower = 500
+
+// overlay describes an overlay mount by descriptors of its directories.
+type overlay struct {
+	lower       []int
+	upper, work int
+	attach      int // directory to attach the mount to
+}
+
+// options says how every overlay here is mounted. user.overlay.* marks work
+// as root too, and every feature by which metadata of one layer could name
+// content of another is off. Nothing of the upper directory outlives the run,
+// so syncing it is waste.
+func overlayOptions() []option {
+	return []option{
+		{key: "userxattr"},
+		{"redirect_dir", "nofollow"},
+		{"metacopy", "off"},
+		{"index", "off"},
+		{"xino", "off"},
+		{key: "volatile"},
+	}
+}
+
+const overlayAttrs = attrNodev | attrNosuid
+
+// mount attaches the overlay and returns a descriptor of its root. legacy is
+// true when the kernel had no lowerdir+ and mount(2) was used.
+func (o *overlay) mount() (root int, legacy bool, err error) {
+	root, err = o.mountByDescriptor()
+	if err == nil {
+		return root, false, nil
+	}
+	// Before lowerdir+ (Linux 6.8) the unknown key is refused with EINVAL, at
+	// once or when the mount is made. So are real faults; then mount(2) fails
+	// as well and the first error tells more.
+	if !errors.Is(err, unix.EINVAL) {
+		return -1, false, err
+	}
+	root, lerr := o.mountByPath()
+	if lerr != nil {
+		return -1, true, errors.Join(err, lerr)
+	}
+	return root, true, nil
+}
+
+func (o *overlay) mountByDescriptor() (int, error) {
+	opts := make([]option, 0, len(o.lower)+10)
+	for _, fd := range o.lower {
+		opts = append(opts, option{"lowerdir+", fdPath(fd)})
+	}
+	opts = append(opts, option{"upperdir", fdPath(o.upper)}, option{"workdir", fdPath(o.work)})
+	root, err := newMount("overlay", overlayAttrs, append(opts, overlayOptions()...)...)
+	if err != nil {
+		return -1, err
+	}
+	if err := attach(root, o.attach); err != nil {
+		unix.Close(root)
+		return -1, fmt.Errorf("attach overlay: %w", err)
+	}
+	return root, nil
+}
+
+// mountByPath is for kernels before 6.8. The options of mount(2) are cut at a
+// page; /proc/self/fd names are short enough for some two hundred layers.
+func (o *overlay) mountByPath() (int, error) {
+	var names []string
+	for _, fd := range o.lower {
+		names = append(names, fdPath(fd))
+	}
+	data := "lowerdir=" + strings.Join(names, ":") + ",upperdir=" + fdPath(o.upper) + ",workdir=" + fdPath(o.work)
+	for _, opt := range overlayOptions() {
+		data += "," + opt.key
+		if opt.value != "" {
+			data += "=" + opt.value
+		}
+	}
+	if len(data) >= unix.Getpagesize() {
+		return -1, fmt.Errorf("%d layers are too many for this kernel, which needs Linux 6.8 for so many", len(o.lower))
+	}
+	const flags = unix.MS_NODEV | unix.MS_NOSUID
+	if err := unix.Mount("overlay", fdPath(o.attach), "overlay", flags, data); err != nil {
+		return -1, fmt.Errorf("mount overlay: %w", err)
+	}
+	// The descriptor is of the directory below the mount; its path leads on top.
+	return unix.Open(fdPath(o.attach)+"/.", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+}

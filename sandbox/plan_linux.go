@@ -1,0 +1,178 @@
+//go:build linux && !386 && !arm && !mips && !mipsle
+
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/sys/capability"
+)
+
+// newPlan checks the spec and completes it with what only this side can see.
+func newPlan(s *Spec) (*plan, error) {
+	fail := func(step string, err error) (*plan, error) {
+		return nil, &StartError{Step: step, Code: CodeStart, Err: err}
+	}
+	p := &plan{
+		Lower: s.Lower, ReadOnly: s.ReadOnly, Args: s.Args, User: s.User,
+		Cwd: s.Cwd, Hostname: s.Hostname, Network: s.Network,
+	}
+	if err := checkPaths(s); err != nil {
+		return fail("check root filesystem", err)
+	}
+	if len(s.Args) == 0 {
+		return fail("check command", errors.New("no command: the image has neither entrypoint nor command"))
+	}
+	for _, a := range s.Args {
+		if strings.ContainsRune(a, 0) {
+			return fail("check command", fmt.Errorf("argument %s holds a zero byte", clip(a)))
+		}
+	}
+	if p.Cwd == "" {
+		p.Cwd = "/"
+	}
+	if !strings.HasPrefix(p.Cwd, "/") || strings.ContainsRune(p.Cwd, 0) {
+		return fail("check working directory", fmt.Errorf("%s is not an absolute path", clip(p.Cwd)))
+	}
+	if p.Hostname == "" {
+		p.Hostname = "localhost"
+	}
+	if err := checkHostname(p.Hostname); err != nil {
+		return fail("check host name", err)
+	}
+	p.Env = cleanEnv(s.Env, s.Explain)
+	var err error
+	if p.Caps, err = capabilityNumbers(s.Capabilities); err != nil {
+		return fail("check capabilities", err)
+	}
+	if p.ResolvConf, err = resolvConf(s.Network); err != nil {
+		return fail("read /etc/resolv.conf", err)
+	}
+	p.Rootless, err = needUserNamespace()
+	if err != nil {
+		return fail("read own capabilities", err)
+	}
+	return p, nil
+}
+
+func checkPaths(s *Spec) error {
+	if len(s.Lower) == 0 {
+		return errors.New("no directories")
+	}
+	// One more may be needed by the kernel for the upper directory.
+	if len(s.Lower) > maxLower-1 {
+		return fmt.Errorf("%d layers; the kernel takes %d", len(s.Lower), maxLower-1)
+	}
+	for _, dir := range s.Lower {
+		if !filepath.IsAbs(dir) {
+			return fmt.Errorf("%s is not an absolute path", clip(dir))
+		}
+	}
+	return nil
+}
+
+// checkHostname keeps a host name from writing lines of its own into
+// /etc/hosts.
+func checkHostname(name string) error {
+	const maxName = 64 // the kernel's
+	if len(name) > maxName {
+		return fmt.Errorf("%s is longer than %d bytes", clip(name), maxName)
+	}
+	for _, r := range name {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '.', r == '_':
+		default:
+			return fmt.Errorf("%s holds %q", clip(name), r)
+		}
+	}
+	return nil
+}
+
+// cleanEnv drops entries that are not K=V, and all but the last of each name.
+func cleanEnv(env []string, explain func(string)) []string {
+	last := make(map[string]int, len(env))
+	for i, e := range env {
+		if name, _, ok := strings.Cut(e, "="); ok {
+			last[name] = i
+		}
+	}
+	out := make([]string, 0, len(env)+1)
+	for i, e := range env {
+		name, _, ok := strings.Cut(e, "=")
+		if !ok || name == "" || strings.ContainsRune(e, 0) {
+			if explain != nil {
+				explain("environment: left out " + clip(e) + ", which is not NAME=VALUE")
+			}
+			continue
+		}
+		if last[name] == i {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// capabilityNumbers reads names with or without CAP_, in either case.
+func capabilityNumbers(names []string) ([]int, error) {
+	if names == nil {
+		names = DefaultCapabilities()
+	}
+	known := map[string]capability.Cap{}
+	for _, c := range capability.ListKnown() {
+		known[c.String()] = c
+	}
+	out := make([]int, 0, len(names))
+	for _, name := range names {
+		c, ok := known[strings.TrimPrefix(strings.ToLower(name), "cap_")]
+		if !ok {
+			return nil, fmt.Errorf("no capability %s", clip(name))
+		}
+		out = append(out, int(c))
+	}
+	return out, nil
+}
+
+// resolvConf is the host's with the host's network, and a remark otherwise.
+func resolvConf(n Network) ([]byte, error) {
+	if n != Host {
+		return []byte("# no network\n"), nil
+	}
+	const maxConf = 64 << 10 // resolvers read a handful of lines
+	f, err := os.Open("/etc/resolv.conf")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxConf))
+}
+
+// needUserNamespace says whether the caller lacks what it takes to do without.
+func needUserNamespace() (bool, error) {
+	c, err := capability.NewPid2(0)
+	if err != nil {
+		return false, err
+	}
+	if err := c.Load(); err != nil {
+		return false, err
+	}
+	if os.Geteuid() != 0 {
+		return true, nil
+	}
+	for _, need := range []capability.Cap{
+		capability.CAP_SYS_ADMIN, capability.CAP_SETUID, capability.CAP_SETGID, capability.CAP_SETPCAP,
+		capability.CAP_CHOWN, capability.CAP_DAC_OVERRIDE, capability.CAP_FOWNER, capability.CAP_NET_ADMIN, capability.CAP_KILL,
+	} {
+		if !c.Get(capability.EFFECTIVE, need) {
+			return true, nil
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,123 @@
+//go:build linux && !386 && !arm && !mips && !mipsle
+
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// maxReport bounds what process 1 may report in one run: some dozens of lines
+// of Explain and one result. More means that it is not our process 1.
+const maxReport = 1 << 20
+
+// plan is all that process 1 needs to know. It travels over the control
+// socket, so that neither /proc/1/cmdline nor /proc/1/environ says anything.
+type plan struct {
+	Lower      []string
+	RunDir     string // holds "upper" and "work"; "" = on the scratch tmpfs
+	ReadOnly   bool
+	Args       []string
+	Env        []string
+	User       string
+	Cwd        string
+	Hostname   string
+	Network    Network
+	Caps       []int // kept
+	Rootless   bool  // in a user namespace with one id mapped
+	Null       [3]bool
+	ResolvConf []byte
+}
+
+// message is what goes over the control socket after the plan: signals one
+// way, everything else the other.
+type message struct {
+	Signal  int        `json:",omitempty"`
+	Explain string     `json:",omitempty"`
+	Error   *wireError `json:",omitempty"`
+	Exit    *Status    `json:",omitempty"`
+}
+
+// wireError is a StartError or UnsupportedError on the wire. Errno survives,
+// so that errors.Is works on the caller's side.
+type wireError struct {
+	Step    string
+	Code    int
+	Text    string
+	Errno   int
+	Hint    string
+	Feature string // not empty: an UnsupportedError
+}
+
+// remoteError is an error of process 1 with its errno.
+type remoteError struct {
+	text  string
+	errno syscall.Errno
+}
+
+func (e *remoteError) Error() string { return e.text }
+
+func (e *remoteError) Unwrap() error {
+	if e.errno == 0 {
+		return nil
+	}
+	return e.errno
+}
+
+func toWire(err error) *wireError {
+	w := &wireError{Code: CodeStart, Text: err.Error()}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		w.Errno = int(errno)
+	}
+	var un *UnsupportedError
+	var se *StartError
+	switch {
+	case errors.As(err, &un):
+		w.Feature, w.Hint = un.Feature, un.Hint
+		if un.Err != nil {
+			w.Text = un.Err.Error()
+		}
+	case errors.As(err, &se):
+		w.Step, w.Code, w.Text, w.Hint = se.Step, se.Code, se.Err.Error(), se.Hint
+	}
+	return w
+}
+
+func (w *wireError) err() error {
+	cause := &remoteError{text: w.Text, errno: syscall.Errno(w.Errno)}
+	if w.Feature != "" {
+		return &UnsupportedError{Feature: w.Feature, Setting: usernsSetting(), Err: cause, Hint: w.Hint}
+	}
+	return &StartError{Step: w.Step, Code: w.Code, Err: cause, Hint: w.Hint}
+}
+
+// control is one end of the control socket.
+type control struct {
+	f   *os.File
+	dec *json.Decoder
+	mu  sync.Mutex // guards writes
+}
+
+func newControl(f *os.File, limit int64) *control {
+	var r io.Reader = f
+	if limit > 0 {
+		r = io.LimitReader(f, limit)
+	}
+	return &control{f: f, dec: json.NewDecoder(r)}
+}
+
+func (c *control) send(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, err = c.f.Write(append(b, '\n'))
+	return err
+}

@@ -1,0 +1,289 @@
+//go:build linux && !386 && !arm && !mips && !mipsle
+
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+// setup is the state of process 1 while it builds the sandbox.
+type setup struct {
+	plan    *plan
+	explain func(format string, args ...any)
+	scratch int // a tmpfs of ours, stacked on the old "/" until pivot_root
+	root    int // the overlay
+	dev     int
+	proc    int
+	user    identity
+
+	fds []int // everything opened on the way, closed before the command starts
+}
+
+// keep notes a descriptor to be closed at the end of the set-up.
+func (s *setup) keep(fd int, err error) (int, error) {
+	if err == nil {
+		s.fds = append(s.fds, fd)
+	}
+	return fd, err
+}
+
+func (s *setup) closeAll() {
+	for _, fd := range s.fds {
+		unix.Close(fd)
+	}
+	s.fds = nil
+}
+
+// image is the tree of the image; made is called with what a walk creates.
+func (s *setup) image() tree { return tree{root: s.root} }
+
+// makePrivate cuts this mount namespace off from the one it was copied from.
+func (s *setup) makePrivate() error {
+	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if err != nil && s.plan.Rootless && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
+		// A user namespace without capabilities in it: AppArmor's way to
+		// forbid user namespaces.
+		return &UnsupportedError{Feature: "user namespaces", Err: err, Hint: usernsHint}
+	}
+	return err
+}
+
+// mountScratch stacks a tmpfs on "/". Nothing sees it but by descriptor: the
+// process's root stays the mount below, and pivot_root takes both away.
+func (s *setup) mountScratch() error {
+	fd, err := s.keep(newMount("tmpfs", attrNosuid|attrNodev, option{"mode", "0755"}, option{"source", "scratch"}))
+	if err != nil {
+		return err
+	}
+	s.scratch = fd
+	at, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(at)
+	if err := attach(fd, at); err != nil {
+		return err
+	}
+	for _, name := range []string{"root", "upper", "work", "etc", "mask", "mask/dir"} {
+		if err := unix.Mkdirat(fd, name, 0o755); err != nil {
+			return err
+		}
+	}
+	return unix.Mknodat(fd, "mask/file", unix.S_IFREG|0o444, 0)
+}
+
+// mountOverlay puts the image's tree together.
+func (s *setup) mountOverlay() error {
+	o := &overlay{}
+	for _, dir := range s.plan.Lower {
+		fd, err := s.keep(unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
+		if err != nil {
+			return fmt.Errorf("open %s: %w", dir, err)
+		}
+		o.lower = append(o.lower, fd)
+	}
+	at, err := s.keep(openIn(s.scratch, "root"))
+	if err != nil {
+		return err
+	}
+	o.attach = at
+	if s.plan.RunDir != "" {
+		err := s.mountOver(o, s.plan.RunDir)
+		if err == nil {
+			s.explain("root filesystem: overlay, %d below, changes on disk until the end", len(o.lower))
+			return nil
+		}
+		s.explain("degraded: changes are kept in memory, %s cannot hold them: %v", path.Dir(s.plan.RunDir), err)
+	}
+	if err := s.mountOver(o, ""); err != nil {
+		return s.overlayError(err)
+	}
+	s.explain("root filesystem: overlay, %d below, changes in memory until the end", len(o.lower))
+	return nil
+}
+
+// mountOver mounts o over the upper directory of dir, "" being the scratch.
+func (s *setup) mountOver(o *overlay, dir string) error {
+	at := s.scratch
+	if dir != "" {
+		fd, err := s.keep(unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0))
+		if err != nil {
+			return err
+		}
+		at = fd
+	}
+	var err error
+	if o.upper, err = s.keep(openIn(at, "upper")); err != nil {
+		return err
+	}
+	if o.work, err = s.keep(openIn(at, "work")); err != nil {
+		return err
+	}
+	if err := s.likeTop(o); err != nil {
+		return err
+	}
+	root, legacy, err := o.mount()
+	if err != nil {
+		return err
+	}
+	if legacy {
+		s.explain("degraded: this kernel has no lowerdir+; overlay mounted the old way")
+	}
+	s.root, err = s.keep(root, nil)
+	return err
+}
+
+// likeTop gives the upper directory the mode and owner of the topmost layer's
+// root, since that is what the process will see at "/".
+func (s *setup) likeTop(o *overlay) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(o.lower[0], &st); err != nil {
+		return err
+	}
+	upper := fdPath(o.upper)
+	if err := unix.Chmod(upper, st.Mode&0o7777); err != nil {
+		return fmt.Errorf("set mode of upper directory: %w", err)
+	}
+	if s.plan.Rootless {
+		return nil
+	}
+	if err := unix.Chown(upper, int(st.Uid), int(st.Gid)); err != nil {
+		return fmt.Errorf("set owner of upper directory: %w", err)
+	}
+	return nil
+}
+
+func (s *setup) overlayError(err error) error {
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return &UnsupportedError{Feature: "overlayfs", Err: err, Hint: "load the overlay kernel module"}
+	case errors.Is(err, unix.EPERM) && s.plan.Rootless:
+		return &UnsupportedError{Feature: "overlayfs in user namespaces", Err: err, Hint: "needs Linux 5.11, or root"}
+	case errors.Is(err, unix.EACCES) && s.plan.Rootless:
+		return &StartError{Step: "mount overlay", Code: CodeStart, Err: err, Hint: "the layers must be readable by you and every directory above them searchable"}
+	}
+	return err
+}
+
+// findUser resolves the image's user inside the image's tree.
+func (s *setup) findUser() error {
+	passwd, err := s.image().readFile("/etc/passwd")
+	if err != nil {
+		return err
+	}
+	group, err := s.image().readFile("/etc/group")
+	if err != nil {
+		return err
+	}
+	s.user, err = resolveUser(s.plan.User, passwd, group)
+	return err
+}
+
+// mountEtc puts generated files over /etc/hosts, /etc/hostname and
+// /etc/resolv.conf. Images may lack them, or have links there: those are
+// followed inside the image, as the process itself would.
+func (s *setup) mountEtc() error {
+	host := s.plan.Hostname
+	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	if host != "localhost" {
+		hosts += "127.0.1.1\t" + host + "\n"
+	}
+	attrs := uint64(attrNosuid | attrNodev | attrNoexec)
+	if s.plan.ReadOnly {
+		attrs |= attrRO
+	}
+	for _, f := range []struct{ name, content string }{
+		{"hosts", hosts},
+		{"hostname", host + "\n"},
+		{"resolv.conf", string(s.plan.ResolvConf)},
+	} {
+		from, err := s.scratchFile("etc/"+f.name, f.content)
+		if err != nil {
+			return err
+		}
+		at, err := s.keep(s.image().open("/etc/"+f.name, wantFile))
+		if err != nil {
+			return err
+		}
+		if err := bind(from, at, attrs); err != nil {
+			return fmt.Errorf("/etc/%s: %w", f.name, err)
+		}
+	}
+	s.explain("/etc/hosts, /etc/hostname and /etc/resolv.conf are generated")
+	return nil
+}
+
+// scratchFile writes a file on the scratch tmpfs and returns an O_PATH
+// descriptor of it.
+func (s *setup) scratchFile(name, content string) (int, error) {
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(s.scratch, name, flags, 0o644)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fd)
+	for b := []byte(content); len(b) > 0; {
+		n, err := unix.Write(fd, b)
+		if err != nil {
+			return -1, fmt.Errorf("write %s: %w", name, err)
+		}
+		b = b[n:]
+	}
+	return s.keep(openIn(s.scratch, name))
+}
+
+// makeCwd makes the working directory when the image has none, owned by the
+// user it is for. Links are followed inside the image.
+func (s *setup) makeCwd() error {
+	t := s.image()
+	t.made = func(fd int) error {
+		if s.plan.Rootless {
+			return nil // one id is mapped: everything belongs to it
+		}
+		return unix.Fchownat(fd, "", s.user.uid, s.user.gid, unix.AT_EMPTY_PATH)
+	}
+	_, err := s.keep(t.open(s.plan.Cwd, wantDir))
+	return err
+}
+
+// sealRoot makes / read-only when asked.
+func (s *setup) sealRoot() error {
+	if !s.plan.ReadOnly {
+		return nil
+	}
+	s.explain("root filesystem: read-only")
+	return setAttrs(s.root, attrRO, 0)
+}
+
+// pivot makes the overlay the root and lets go of the old one.
+func (s *setup) pivot() error {
+	if err := unix.Fchdir(s.root); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		if errors.Is(err, unix.EINVAL) {
+			return &StartError{Step: "pivot_root", Code: CodeStart, Err: err, Hint: "the caller's own root must be a mount, not a chroot or an initramfs"}
+		}
+		return err
+	}
+	// The old root is now stacked on top of ours.
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("detach old root: %w", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return err
+	}
+	var is, want unix.Stat_t
+	if err := errors.Join(unix.Stat("/", &is), unix.Fstat(s.root, &want)); err != nil {
+		return err
+	}
+	if is.Dev != want.Dev || is.Ino != want.Ino {
+		return errors.New("/ is not the image's root")
+	}
+	s.explain("old root detached")
+	return nil
+}

@@ -1,0 +1,177 @@
+//go:build linux && !386 && !arm && !mips && !mipsle
+
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// runPrefix begins the name of each run's directory in a state directory.
+const runPrefix = "run-"
+
+// runDir is the place of one run's upper directory. Whoever holds the lock on
+// it is alive.
+type runDir struct {
+	path  string
+	state *os.Root
+	lock  *os.File
+}
+
+// newRunDir makes a run's directory in state and clears away those of runs
+// that were killed.
+func newRunDir(state string) (_ *runDir, err error) {
+	if err := checkState(state); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(state)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			root.Close()
+		}
+	}()
+	// Making and locking a directory must look like one act to another run
+	// that clears away the unlocked.
+	all, err := lockDir(root, ".", unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer all.Close()
+	if err := clearStale(root); err != nil {
+		return nil, err
+	}
+	abs, err := filepath.Abs(state)
+	if err != nil {
+		return nil, err
+	}
+	path, err := os.MkdirTemp(abs, runPrefix)
+	if err != nil {
+		return nil, err
+	}
+	d := &runDir{path: path, state: root}
+	for _, sub := range []string{"upper", "work"} {
+		if err := os.Mkdir(filepath.Join(path, sub), 0o755); err != nil {
+			return nil, errors.Join(err, removeTree(root, d.name()))
+		}
+	}
+	if d.lock, err = lockDir(root, d.name(), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(err, removeTree(root, d.name()))
+	}
+	return d, nil
+}
+
+func (d *runDir) name() string { return filepath.Base(d.path) }
+
+func (d *runDir) remove() error {
+	err := removeTree(d.state, d.name())
+	return errors.Join(err, d.lock.Close(), d.state.Close())
+}
+
+// checkState refuses a directory that others can enter: what the sandbox
+// writes there may be set-user-id.
+func checkState(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("%s: %w", dir, unix.ENOTDIR)
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
+		return fmt.Errorf("%s must belong to you and have mode 0700", dir)
+	}
+	return nil
+}
+
+func lockDir(root *os.Root, name string, how int) (*os.File, error) {
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), how)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return f, nil
+}
+
+func clearStale(root *os.Root) error {
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), runPrefix) {
+			continue
+		}
+		f, err := lockDir(root, e.Name(), unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			continue // its run is alive
+		}
+		if err != nil {
+			return err
+		}
+		err = removeTree(root, e.Name())
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeTree removes a directory whose content was made in a sandbox.
+func removeTree(root *os.Root, name string) error {
+	if root.RemoveAll(name) == nil {
+		return nil
+	}
+	// Directories without permissions cannot be emptied by their owner before
+	// they are changed; overlayfs itself makes one.
+	if err := openUp(root, name); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	if err := root.RemoveAll(name); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+// openUp makes every directory below name accessible. Nothing changes the tree
+// meanwhile, and os.Root keeps links from leading out of it.
+func openUp(root *os.Root, name string) error {
+	st, err := root.Lstat(name)
+	if err != nil || !st.IsDir() {
+		return err
+	}
+	if err := root.Chmod(name, 0o700); err != nil {
+		return err
+	}
+	entries, err := fs.ReadDir(root.FS(), filepath.ToSlash(name))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		if err := openUp(root, filepath.Join(name, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
