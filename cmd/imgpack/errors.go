@@ -8,6 +8,7 @@ import (
 	"net"
 	"syscall"
 
+	"github.com/imgpack/imgpack/archive"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -128,6 +129,8 @@ var codeRules = []struct {
 	{codeNo, is[*manifests.ContentError]},
 	{codeUsage, is[*manifests.InputError]},
 	{codeUnreachable, is[*offlineError]},
+	{codeDenied, is[*archive.DeniedError]},
+	{codeUnreachable, is[*archive.UnreachableError]},
 	{codeNoSpace, isErrno(syscall.ENOSPC, syscall.EDQUOT, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.EFBIG)},
 	{codeConflict, is[*manifests.ConflictError]},
 	{codeNotFound, is[*manifests.NotFoundError]},

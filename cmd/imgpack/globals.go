@@ -27,18 +27,16 @@ type globals struct {
 
 // add registers the global flags. They are not cobra's persistent ones,
 // because run must be free to give -v docker's meaning.
-func (g *globals) add(fs *pflag.FlagSet, shorthand bool) {
-	short := func(letter string) string {
-		if shorthand {
-			return letter
-		}
-		return ""
+func (g *globals) add(fs *pflag.FlagSet, verbose bool, format string) {
+	v := ""
+	if verbose {
+		v = "v"
 	}
 	group(fs, groupGlobal, func(fs *pflag.FlagSet) {
 		fs.BoolVar(&g.json, "json", false, "print JSON: short for --format json")
-		fs.StringVar(&g.format, "format", "table", "table, json, jsonl (one object per line), name, or a Go `TEMPLATE`")
+		fs.StringVarP(&g.format, "format", format, "table", "table, json, jsonl (one object per line), name, or a Go `TEMPLATE`")
 		fs.BoolVarP(&g.quiet, "quiet", "q", false, "no progress, no notes; print identifiers only")
-		fs.CountVarP(&g.verbose, "verbose", short("v"), "say more")
+		fs.CountVarP(&g.verbose, "verbose", v, "say more")
 		fs.StringVar(&g.progress, "progress", "auto", "auto, bar, plain, json or none")
 		fs.StringVar(&g.color, "color", "auto", "auto, always or never")
 		fs.BoolVar(&g.offline, "offline", false, "never dial, whatever the names are")

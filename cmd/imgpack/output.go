@@ -31,6 +31,7 @@ type listing[T any] struct {
 	items []T
 	name  func(T) string // for --format name and -q
 	human func() error   // for --format table
+	quiet func() error   // for -q, where that is not the names
 }
 
 // show prints the listing as --format says.
@@ -38,6 +39,8 @@ func show[T any](a *app, l listing[T]) error {
 	switch format := a.g.format; {
 	case format == "json":
 		return a.printJSON(l.doc)
+	case format == "table" && a.g.quiet && l.quiet != nil:
+		return l.quiet()
 	case format == "jsonl":
 		for _, it := range l.items {
 			if err := a.printLine(it); err != nil {
@@ -114,7 +117,9 @@ func (a *app) templateFuncs() template.FuncMap {
 		"join":  func(list []string, sep string) string { return strings.Join(list, sep) },
 		"lower": strings.ToLower,
 		"upper": strings.ToUpper,
-		"pad":   func(s string, before, after int) string { return strings.Repeat(" ", before) + s + strings.Repeat(" ", after) },
+		"pad": func(s string, before, after int) string {
+			return strings.Repeat(" ", before) + s + strings.Repeat(" ", after)
+		},
 		"size":  func(n int64) string { return size(n) },
 		"time":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"short": func(v any) string { return a.short(fmt.Sprint(v)) },

@@ -121,8 +121,8 @@ func suggestion(e *manifests.NotFoundError) string {
 	}
 	if i := strings.IndexByte(e.Subject, '"'); i >= 0 {
 		word, _, _ := strings.Cut(e.Subject[i+1:], `"`)
-		if near := suggest(word, e.Have); len(near) > 0 {
-			return "did you mean " + strings.Join(near, " or ") + "?"
+		if near := manifests.Suggest(word, e.Have); near != "" {
+			return "did you mean " + near + "?"
 		}
 	}
 	list, more := e.Have, ""

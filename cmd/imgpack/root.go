@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/imgpack/imgpack/manifests"
 )
 
 // The groups of commands, as the top-level help shows them.
@@ -43,7 +44,7 @@ func newRoot(a *app) *cobra.Command {
 	}
 	cobra.EnableCommandSorting = false
 	root.Flags().Bool("version", false, "print the version")
-	a.g.add(root.Flags(), true)
+	a.g.add(root.Flags(), true, "")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { _ = help(cmd, a.Out) })
 	root.SetUsageFunc(func(cmd *cobra.Command) error { return help(cmd, a.Err) })
@@ -58,6 +59,10 @@ func newRoot(a *app) *cobra.Command {
 
 // commands are made in the order help lists them.
 var commands = []func(*app) *cobra.Command{
+	newPackCommand, newVerifyCommand,
+	newSaveCommand, newLoadCommand, newPullCommand, newPushCommand,
+	newImagesCommand, newInspectCommand, newHistoryCommand,
+	newTagCommand, newRmiCommand,
 	newVersionCommand, newCompletionCommand,
 }
 
@@ -71,7 +76,9 @@ type spec struct {
 	examples string // one command line each
 	exits    []int  // the exit codes that matter, beyond 0, 2 and 10
 	complete cobra.CompletionFunc
-	run      func(ctx context.Context, args []string) error
+	// formatShort is the letter of --format, where docker has one.
+	formatShort string
+	run         func(ctx context.Context, args []string) error
 }
 
 // command makes a command that takes the global flags; add registers its own.
@@ -96,7 +103,7 @@ func (a *app) command(s spec, add func(*pflag.FlagSet)) *cobra.Command {
 	if add != nil {
 		add(fs)
 	}
-	a.g.add(fs, fs.ShorthandLookup("v") == nil && cmd.Name() != "run")
+	a.g.add(fs, s.group != groupUse || cmd.Name() != "run", s.formatShort)
 	return cmd
 }
 
@@ -151,8 +158,8 @@ func checkCommand(root *cobra.Command, args []string) error {
 	if hint, ok := absent[word]; ok {
 		return e.hint("%s", hint)
 	}
-	if near := suggest(word, commandNames(root)); len(near) > 0 {
-		return e.hint("did you mean %s?", strings.Join(near, " or "))
+	if near := manifests.Suggest(word, commandNames(root)); near != "" {
+		return e.hint("did you mean %s?", near)
 	}
 	return e
 }
@@ -247,10 +254,13 @@ func flagError(cmd *cobra.Command, err error) error {
 }
 
 func flagHint(fs *pflag.FlagSet, name string) string {
-	if near := suggest(name, flagNames(fs)); len(near) > 0 && !slices.Contains([]string{"all", "net", "file"}, name) {
-		return "did you mean --" + strings.Join(near, " or --") + "?"
+	if hint, ok := foreignFlags[name]; ok {
+		return hint
 	}
-	return foreignFlags[name]
+	if near := manifests.Suggest(name, flagNames(fs)); near != "" {
+		return "did you mean --" + near + "?"
+	}
+	return ""
 }
 
 func flagNames(fs *pflag.FlagSet) []string {

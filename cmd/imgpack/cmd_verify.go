@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/imgpack/imgpack/archive"
+	"github.com/imgpack/imgpack/dedupe"
+	"github.com/imgpack/imgpack/manifests"
+	"github.com/imgpack/imgpack/verify"
+)
+
+type verifyOptions struct {
+	quick, deep bool
+	platform    platformFlag
+	registry    registryFlags
+}
+
+func (o *verifyOptions) add(fs *pflag.FlagSet) {
+	group(fs, groupFlags, func(fs *pflag.FlagSet) {
+		fs.BoolVar(&o.quick, "quick", false, "check documents and that everything is there; do not read layers")
+		fs.BoolVar(&o.deep, "deep", false, "also unpack every layer, compare diff IDs, look for unsafe entries")
+	})
+	o.platform.add(fs, "`LIST` of os/arch[/variant], local, all (default: everything there is)")
+	o.registry.add(fs)
+}
+
+func newVerifyCommand(a *app) *cobra.Command {
+	var o verifyOptions
+	return a.command(spec{
+		use: "verify [flags] SOURCE...", group: groupCarry, short: "prove a bundle, archive or image is what it claims",
+		long: "The verdict is pass, fail (exit 1) or unchecked: what cannot be read is never\ncalled bad.",
+		examples: "imgpack verify site.imgpack\n" +
+			"imgpack verify --deep site.imgpack//nginx:1.27\n" +
+			"imgpack verify --json site.imgpack > verdict.json",
+		exits:    []int{codeNo, codeNotFound, codeDenied, codeUnreachable},
+		complete: a.completeSources,
+		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
+	}, o.add)
+}
+
+type verifyDoc struct {
+	envelope
+	*verify.Report
+	Subject subjectDoc `json:"subject"`
+	Tool    toolDoc    `json:"tool"`
+	Started time.Time  `json:"started"`
+	Seconds float64    `json:"seconds"`
+}
+
+type subjectDoc struct {
+	Source string        `json:"source"` // as typed
+	Bytes  int64         `json:"bytes,omitempty"`
+	Digest digest.Digest `json:"digest,omitempty"` // a bundle's identity
+}
+
+type toolDoc struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+func (o *verifyOptions) run(ctx context.Context, a *app, args []string) error {
+	switch {
+	case len(args) == 0:
+		return usagef("verify needs at least one SOURCE")
+	case o.quick && o.deep:
+		return usagef("--quick and --deep exclude each other")
+	}
+	var docs []verifyDoc
+	var failed error
+	for _, text := range args {
+		doc, err := o.one(ctx, a, text)
+		if doc == nil {
+			return &failure{Op: "verify", Subject: text, Err: err}
+		}
+		docs = append(docs, *doc)
+		if err != nil {
+			failed = &failure{Op: "verify", Subject: text, Message: "cannot check all of " + printable(text), Err: err}
+			break
+		}
+	}
+	if err := o.show(a, docs); err != nil {
+		return err
+	}
+	for _, d := range docs {
+		if d.Verdict == verify.Fail {
+			return exitStatus(codeNo)
+		}
+	}
+	return failed
+}
+
+// one verifies one source. The report is nil when there was nothing to check.
+func (o *verifyOptions) one(ctx context.Context, a *app, text string) (*verifyDoc, error) {
+	doc := &verifyDoc{envelope: kind("verify"), Subject: subjectDoc{Source: text}, Tool: toolDoc{"imgpack", version}, Started: a.now().UTC().Truncate(time.Second)}
+	start := a.now()
+	policy := sourcePolicy{registry: &o.registry}
+	in, err := a.openInputs(ctx, []string{text}, policy)
+	if err == nil {
+		defer in.Close()
+		_, given, _ := o.platform.choice(a)
+		if given || in.anyRemote() {
+			err = a.choosePlatforms(ctx, in, o.platform, policy)
+		}
+	}
+	if err != nil {
+		report, ok := verify.FromError(err)
+		if !ok {
+			return nil, err
+		}
+		doc.Report = report
+		return doc, nil
+	}
+	if len(in.found) == 0 {
+		return nil, &manifests.NotFoundError{Subject: "image", In: text}
+	}
+	options := verify.Options{Quick: o.quick, Deep: o.deep, Jobs: a.g.parallel}
+	if c, ok := doc.file(a, in); ok {
+		options.Extra = []verify.Check{c}
+	}
+	p := a.startProgress("verifying", rootsSize(ctx, in))
+	defer p.end()
+	options.Progress = p.report()
+	doc.Report, err = verify.Run(ctx, in.found[0].Source, in.roots(), options)
+	doc.Seconds = a.now().Sub(start).Seconds()
+	if err != nil && ctx.Err() != nil {
+		return nil, err
+	}
+	return doc, err
+}
+
+// file describes the container that was opened, where there is one.
+func (d *verifyDoc) file(a *app, in *inputs) (verify.Check, bool) {
+	switch src := in.container().(type) {
+	case *dedupe.Bundle:
+		info := src.Info()
+		d.Subject.Bytes, d.Subject.Digest = info.Size, info.Digest
+		detail := fmt.Sprintf("bundle format %d, %s, %s, %s", info.Version, a.size(info.Size), count(len(in.found), "image"), count(info.Blobs, "blob"))
+		return verify.FileCheck(detail, info.Blobs, info.Size), true
+	case interface{ Format() archive.Format }:
+		detail := fmt.Sprintf("%s, %s", src.Format(), count(len(in.found), "image"))
+		return verify.FileCheck(detail, len(in.found), 0), true
+	}
+	return verify.Check{}, false
+}
+
+// rootsSize is the number of bytes below the inputs, as far as their
+// documents can be read; 0 when they cannot.
+func rootsSize(ctx context.Context, in *inputs) int64 {
+	g, err := manifests.NewGraph(ctx, in.entries(), 0)
+	if err != nil {
+		return 0
+	}
+	return g.Size()
+}
+
+func (o *verifyOptions) show(a *app, docs []verifyDoc) error {
+	l := listing[verifyDoc]{items: docs,
+		name: func(d verifyDoc) string { return string(d.Verdict) },
+		human: func() error {
+			for i, d := range docs {
+				if len(docs) > 1 {
+					if err := a.printf("%s%s\n", map[bool]string{true: "\n"}[i > 0], d.Subject.Source); err != nil {
+						return err
+					}
+				}
+				if err := d.table(a); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+	l.doc = listDoc[verifyDoc]{kind("verify.list"), docs}
+	if len(docs) == 1 {
+		l.doc = docs[0]
+	}
+	return show(a, l)
+}
+
+// resultWords are results as people read them.
+var resultWords = map[verify.Result]string{verify.ResultPass: "ok", verify.ResultWarn: "warn", verify.ResultFail: "FAIL", verify.ResultSkip: "skipped"}
+
+func (d verifyDoc) table(a *app) error {
+	t := newTable(column{head: "CHECK"}, column{head: "RESULT"}, column{head: "DETAIL"})
+	for _, c := range d.Checks {
+		t.add(c.ID, resultWords[c.Result], c.Detail)
+		for _, f := range c.Findings {
+			word := "FAIL"
+			if f.Warn {
+				word = "warn"
+			}
+			text := f.Message
+			if f.Subject != "" {
+				text = f.Subject + ": " + text
+			}
+			if f.Image != "" {
+				text = f.Image + ": " + text
+			}
+			t.add("", word, text)
+		}
+	}
+	verdict := string(d.Verdict)
+	if d.Verdict == verify.Fail {
+		verdict = "FAIL"
+	}
+	if d.Warnings > 0 {
+		verdict += " with " + count(d.Warnings, "warning")
+	}
+	t.add("verdict", verdict, "")
+	return t.write(a.Out, 0, true)
+}

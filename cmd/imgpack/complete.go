@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imgpack/imgpack/archive"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// completionTime bounds how long completion may take: a shell waits for it.
+const completionTime = time.Second
+
+// completeImages completes names of the store's images.
+func (a *app) completeImages(cmd *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if a.prepare(cmd) != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return a.storeNames(typed), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeSources completes names of the store's images, files, and after
+// FILE// the images in the file.
+func (a *app) completeSources(cmd *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if a.prepare(cmd) != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	if file, _, ok := strings.Cut(typed, "//"); ok && file != "" && !strings.HasSuffix(file, ":") {
+		return a.namesInside(file, typed), cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.storeNames(typed), cobra.ShellCompDirectiveDefault
+}
+
+// completeOneImage is completeImages for commands that take one image first.
+func (a *app) completeOneImage(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return a.completeSources(cmd, args, typed)
+}
+
+func (a *app) storeNames(typed string) []cobra.Completion {
+	ctx, cancel := context.WithTimeout(context.Background(), completionTime)
+	defer cancel()
+	store, err := archive.OpenStore(a.g.store)
+	if err != nil {
+		return nil
+	}
+	defer store.Close()
+	roots, err := store.Roots(ctx)
+	if err != nil {
+		return nil
+	}
+	return completions(roots, "", typed)
+}
+
+func (a *app) namesInside(file, typed string) []cobra.Completion {
+	ctx, cancel := context.WithTimeout(context.Background(), completionTime)
+	defer cancel()
+	src, err := a.openFile(ctx, manifests.Reference{Transport: manifests.Path, Path: file, Position: -1})
+	if err != nil {
+		return nil
+	}
+	defer src.Close()
+	roots, err := src.Roots(ctx)
+	if err != nil {
+		return nil
+	}
+	return completions(roots, file+"//", typed)
+}
+
+func completions(roots []manifests.Root, prefix, typed string) []cobra.Completion {
+	var out []cobra.Completion
+	for _, r := range roots {
+		if word := prefix + printable(r.Display()); strings.HasPrefix(word, typed) {
+			out = append(out, word)
+		}
+	}
+	return out
+}
+
+// platformWords are what --platform completes to.
+var platformWords = []cobra.Completion{
+	"local", "all", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386",
+	"linux/ppc64le", "linux/s390x", "linux/riscv64", "windows/amd64",
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/imgpack/imgpack/internal/quote"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// sink is where a command's output file goes: a path, made atomically, or a
+// stream.
+type sink struct {
+	path   string
+	stream io.Writer // nil for a path
+	close  func() error
+}
+
+// openSink checks where -o points before any work is done. An empty path is
+// standard output, which must not be a terminal; "-" may be.
+func (a *app) openSink(path string, force bool) (*sink, error) {
+	switch path {
+	case "":
+		if a.outTerminal {
+			return nil, usagef("refusing to write binary data to a terminal").
+				hint("use -o FILE, or -o - if you really want it on the terminal")
+		}
+		fallthrough
+	case "-":
+		return &sink{path: "-", stream: a.Out, close: nothing}, nil
+	case "json", "jsonl", "yaml", "table", "wide", "name":
+		return nil, usagef("-o names a file; did you mean --json?").hint("write ./%s for a file of that name", path)
+	}
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case st.IsDir():
+		return nil, &failure{Code: codeConflict, Message: fmt.Sprintf("cannot write %s", quote.Clean(path)), Err: errors.New("it is a directory"), Hint: "name the file: -o " + path + "/FILE"}
+	case !st.Mode().IsRegular(): // a device or a pipe is written to, not replaced
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return nil, err
+		}
+		return &sink{path: path, stream: f, close: f.Close}, nil
+	case !force:
+		return nil, &failure{
+			Message: "will not overwrite " + quote.Clean(path), Kept: quote.Clean(path) + " is as it was", Hint: "--force replaces it",
+			Err: &manifests.ConflictError{Subject: quote.Clean(path), Err: errors.New("exists")},
+		}
+	}
+	return &sink{path: path, close: nothing}, nil
+}
+
+func nothing() error { return nil }
+
+// writer is what can be written to a file in parallel, or to a stream.
+type writer struct {
+	file   func(ctx context.Context, path string) error
+	stream func(ctx context.Context, w io.Writer) error
+}
+
+func (s *sink) write(ctx context.Context, w writer) error {
+	if s.stream == nil {
+		return w.file(ctx, s.path)
+	}
+	return errors.Join(w.stream(ctx, s.stream), s.close())
+}
+
+// toStdout reports that standard output is taken, so that words go to stderr.
+func (s *sink) toStdout() bool { return s.path == "-" }
+
+// kept says what a failed write left alone.
+func (s *sink) kept() string {
+	if s.stream != nil {
+		return ""
+	}
+	if _, err := os.Lstat(s.path); err == nil {
+		return quote.Clean(s.path) + " is as it was"
+	}
+	return "no file was written"
+}
