@@ -92,7 +92,7 @@ type RegistrySource struct {
 	raw     []byte // the root's document
 }
 
-var _ manifests.Fetcher = (*RegistrySource)(nil)
+var _ Source = (*RegistrySource)(nil)
 
 // OpenRegistry looks an image name up in its registry, with one request for
 // the manifest. Where the name has a digest, that decides, and its tag is
@@ -125,6 +125,12 @@ func OpenRegistry(ctx context.Context, n manifests.Name, o RegistryOptions) (*Re
 	}
 	return &RegistrySource{session: session, repo: repo, root: manifests.Root{Name: n, Descriptor: desc}, raw: raw}, nil
 }
+
+// FormatRegistry is the format of a RegistrySource.
+const FormatRegistry Format = "docker"
+
+// Format is FormatRegistry.
+func (s *RegistrySource) Format() Format { return FormatRegistry }
 
 // Roots returns the one image or index that was opened.
 func (s *RegistrySource) Roots(context.Context) ([]manifests.Root, error) {

@@ -9,27 +9,37 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgpack/imgpack/manifests"
 )
 
-// HasBlob reports whether the repository holds a blob.
-func (r *Repo) HasBlob(ctx context.Context, id digest.Digest) (bool, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.url("blobs", string(id)), nil)
+// IsNotFound reports whether an error says that the registry answered and does
+// not hold what was asked for.
+func IsNotFound(err error) bool {
+	var missing *manifests.NotFoundError
+	return errors.As(err, &missing)
+}
+
+// HasBlob reports whether the repository holds a blob. One held with another
+// size than its descriptor's is a *manifests.ContentError.
+func (r *Repo) HasBlob(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+	subject := "blob " + string(desc.Digest)
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.url("blobs", string(desc.Digest)), nil)
 	if err != nil {
 		return false, err
 	}
-	resp, err := r.do(req, "blob "+string(id), http.StatusOK)
-	var missing *manifests.NotFoundError
-	if errors.As(err, &missing) {
+	resp, err := r.do(req, subject, http.StatusOK)
+	if IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
 	discard(resp)
+	if n := resp.ContentLength; n > 0 && n != desc.Size { // 0 is also what some say who do not know
+		return false, manifests.Bad(manifests.KindSize, r.String()+": "+subject, "%d bytes there, %d in its descriptor", n, desc.Size)
+	}
 	return true, nil
 }
 
@@ -62,6 +72,7 @@ type blob struct {
 
 	body   io.ReadCloser
 	known  bool  // the response tells where it ends
+	whole  bool  // the server has refused a range
 	at     int64 // bytes given out
 	broken int64 // at when it broke last
 	breaks int   // since it last got anywhere
@@ -76,30 +87,32 @@ func (b *blob) request(ctx context.Context) error {
 		return err
 	}
 	want := []int{http.StatusOK}
-	if b.at > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", b.at))
+	if b.at > 0 && !b.whole {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.at, b.desc.Size-1))
 		want = append(want, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable)
 	}
 	resp, err := b.repo.do(req, b.subject(), want...)
 	if err != nil {
 		return err
 	}
-	b.body, b.known = resp.Body, resp.ContentLength >= 0
 	switch {
-	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable: // it has no more
-		resp.Body.Close()
-		b.body, b.known = http.NoBody, true
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable: // the blob is shorter, or ranges are not understood
+		discard(resp)
+		b.whole = true
+		return b.request(ctx)
 	case resp.StatusCode == http.StatusPartialContent:
 		if start, ok := rangeStart(resp.Header.Get("Content-Range")); !ok || start != b.at {
 			resp.Body.Close()
 			return fmt.Errorf("%s: %s: the registry sent another range than asked for", b.repo, b.subject())
 		}
 	case b.at > 0: // the server ignores Range
-		if _, err := io.CopyN(io.Discard, resp.Body, b.at); err != nil {
+		_, err := io.CopyN(io.Discard, resp.Body, b.at)
+		if err != nil && (err != io.EOF || resp.ContentLength < 0) {
 			resp.Body.Close()
 			return b.broke(err)
 		}
 	}
+	b.body, b.known = resp.Body, resp.ContentLength >= 0
 	return nil
 }
 

@@ -43,12 +43,12 @@ func runHelper(ctx context.Context, name, server string) (Credential, error) {
 		return Credential{}, fmt.Errorf("run %s: %w", program, ctx.Err())
 	case out.full:
 		return Credential{}, fmt.Errorf("run %s: it printed more than %d bytes", program, maxHelperText)
-	case err != nil && bytes.Contains(out.Bytes(), []byte("credentials not found")):
+	case err != nil && bytes.Contains(out.buf.Bytes(), []byte("credentials not found")):
 		return Credential{}, nil
 	case err != nil:
 		return Credential{}, fmt.Errorf("run %s: %w", program, err)
 	}
-	return parseHelper(out.Bytes(), program)
+	return parseHelper(out.buf.Bytes(), program)
 }
 
 func parseHelper(raw []byte, program string) (Credential, error) {
@@ -63,9 +63,10 @@ func parseHelper(raw []byte, program string) (Credential, error) {
 }
 
 // boundedBuffer keeps a program's output up to a limit, past which writing
-// fails and ends the program.
+// fails and ends the program. It does not embed the buffer, whose ReadFrom
+// would know no limit.
 type boundedBuffer struct {
-	bytes.Buffer
+	buf  bytes.Buffer
 	left int
 	full bool
 }
@@ -76,5 +77,5 @@ func (b *boundedBuffer) Write(p []byte) (int, error) {
 		return 0, errors.New("too much output")
 	}
 	b.left -= len(p)
-	return b.Buffer.Write(p)
+	return b.buf.Write(p)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -134,9 +133,8 @@ func (r *Repo) PutManifest(ctx context.Context, reference, mediaType string, raw
 	}
 	req.Header.Set("Content-Type", mediaType)
 	resp, err := r.do(req, subject, http.StatusCreated, http.StatusOK, http.StatusAccepted)
-	var missing *manifests.NotFoundError
-	if errors.As(err, &missing) {
-		return fmt.Errorf("%s: store %s: the registry knows no such repository, or misses a blob of it: %w", r, subject, missing)
+	if IsNotFound(err) {
+		return fmt.Errorf("store it: the registry knows no such repository, or misses a blob: %w", err)
 	}
 	if err != nil {
 		return err

@@ -11,8 +11,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/imgpack/imgpack/manifests"
 )
 
 // Outcome says how a blob came to be in a repository.
@@ -50,7 +48,7 @@ func (r *Repo) Upload(ctx context.Context, desc ocispec.Descriptor, from string,
 		if err == nil || !again || !r.session.pace.wait(ctx, attempt, wait) {
 			return Sent, err
 		}
-		if has, err := r.HasBlob(ctx, desc.Digest); err == nil && has { // only the answer was lost
+		if has, err := r.HasBlob(ctx, desc); err == nil && has { // only the answer was lost
 			seen.reach(desc.Size)
 			return Sent, nil
 		}
@@ -71,8 +69,7 @@ func passing(err error) (wait time.Duration, again bool) {
 		return status.retryAfter, temporary(status.code)
 	}
 	var unreachable *UnreachableError
-	var missing *manifests.NotFoundError
-	return 0, errors.As(err, &unreachable) && retriable(err) || errors.As(err, &missing)
+	return 0, errors.As(err, &unreachable) && retriable(err) || IsNotFound(err)
 }
 
 // put sends a blob to where the registry wants it, in one request.
