@@ -1,6 +1,7 @@
 package dedupe
 
 import (
+	"bytes"
 	"fmt"
 	"hash"
 	"strings"
@@ -50,6 +51,7 @@ const (
 	annotationTail     = annotationPrefix + "tail"
 	annotationMembers  = annotationPrefix + "members"
 	annotationReadme   = annotationPrefix + "readme"
+	annotationIndex    = annotationPrefix + "index"
 	annotationFeatures = annotationPrefix + "features"
 )
 
@@ -113,6 +115,20 @@ func (t *memberTable) add(d digest.Digest, size int64) {
 
 func (t *memberTable) digest() digest.Digest {
 	return digest.NewDigest(digest.SHA256, t.hash)
+}
+
+// blankDigest stands where a digest of index.json goes into index.json.
+var blankDigest = digest.NewDigestFromEncoded(digest.SHA256, strings.Repeat("0", 64))
+
+// seal puts the digest of index.json into it, where blankDigest stands.
+func seal(index []byte) []byte {
+	return bytes.Replace(index, []byte(blankDigest), []byte(digest.FromBytes(index)), 1)
+}
+
+// sealed reports whether own is what seal put in.
+func sealed(index []byte, own digest.Digest) bool {
+	return bytes.Count(index, []byte(own)) == 1 &&
+		digest.FromBytes(bytes.Replace(index, []byte(own), []byte(blankDigest), 1)) == own
 }
 
 func padding(n int64) int64 { return -n & (blockSize - 1) }

@@ -51,8 +51,8 @@ type Totals struct {
 
 // NewPlan lays out a bundle of the graph's roots in layer mode. A root that is
 // given twice is stored once. It returns a *manifests.ConflictError where one
-// name stands for two digests, and a *manifests.ContentError where images
-// disagree on the size of a blob or a bound of the format is passed.
+// name stands for two digests, and a *manifests.ContentError where a bound of
+// the format is passed.
 func NewPlan(g *manifests.Graph, _ PlanOptions) (*Plan, error) {
 	p := &Plan{graph: g, blobs: order(g)}
 	if len(p.blobs) > maxBlobs {
@@ -70,13 +70,16 @@ func NewPlan(g *manifests.Graph, _ PlanOptions) (*Plan, error) {
 	if err := p.count(); err != nil {
 		return nil, err
 	}
-	tail, err := p.layTail()
+	rest, err := tarball.NewPlan(p.blobMembers(nil))
 	if err != nil {
 		return nil, err
 	}
-	if p.index, err = manifests.FormatAnnotatedIndex(p.roots, p.annotations(tail)); err != nil {
+	tail := rest.Size()
+	index, err := manifests.FormatAnnotatedIndex(p.roots, p.annotations(tail))
+	if err != nil {
 		return nil, err
 	}
+	p.index = seal(index)
 	if len(p.index) > manifests.MaxDocument {
 		return nil, manifests.Bad(manifests.KindLimit, indexName, "%d bytes are more than %d: too many images for one bundle", len(p.index), manifests.MaxDocument)
 	}
@@ -91,17 +94,10 @@ func NewPlan(g *manifests.Graph, _ PlanOptions) (*Plan, error) {
 // order is the order of blobs in the file: documents, then leaves.
 func order(g *manifests.Graph) []ocispec.Descriptor {
 	var blobs []ocispec.Descriptor
-	isDoc := map[digest.Digest]bool{}
 	for _, n := range g.Docs() {
-		isDoc[n.Descriptor.Digest] = true
 		blobs = append(blobs, n.Descriptor)
 	}
-	for _, b := range g.Blobs() {
-		if !isDoc[b.Digest] {
-			blobs = append(blobs, b)
-		}
-	}
-	return blobs
+	return append(blobs, g.Blobs()...)
 }
 
 func distinct(roots []manifests.Root) ([]manifests.Root, error) {
@@ -132,15 +128,6 @@ func distinct(roots []manifests.Root) ([]manifests.Root, error) {
 	return out, nil
 }
 
-// layTail returns the length of the file from the end of index.json on.
-func (p *Plan) layTail() (int64, error) {
-	tail, err := tarball.NewPlan(p.blobMembers(nil))
-	if err != nil {
-		return 0, err
-	}
-	return tail.Size(), nil
-}
-
 func (p *Plan) annotations(tail int64) map[string]string {
 	table := newMemberTable()
 	for _, b := range p.blobs {
@@ -153,6 +140,7 @@ func (p *Plan) annotations(tail int64) map[string]string {
 		annotationTail:    strconv.FormatInt(tail, 10),
 		annotationMembers: string(table.digest()),
 		annotationReadme:  string(digest.FromString(readme)),
+		annotationIndex:   string(blankDigest),
 	}
 }
 

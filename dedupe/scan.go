@@ -47,6 +47,9 @@ func (s *scanner) bundle() (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !sealed(raw, x.index) {
+		return nil, s.bad(manifests.KindDigest, "index.json does not hash to the digest it has of itself")
+	}
 	if digest.FromBytes(readme) != x.readme {
 		return nil, s.bad(manifests.KindDigest, "%s does not hash to the digest index.json gives it", readmeName)
 	}
@@ -139,9 +142,9 @@ func (s *scanner) document(want string, limit int64) ([]byte, error) {
 
 // promise is what index.json says of the rest of the file.
 type promise struct {
-	features        []string
-	blobs, tail     int64
-	members, readme digest.Digest
+	features               []string
+	blobs, tail            int64
+	members, readme, index digest.Digest
 }
 
 func (s *scanner) index(raw []byte) (promise, []manifests.Root, error) {
@@ -158,7 +161,7 @@ func (s *scanner) index(raw []byte) (promise, []manifests.Root, error) {
 	}
 	a := fields{s: s, annotations: x.Annotations}
 	p.blobs, p.tail = a.number(annotationBlobs, maxBlobs), a.number(annotationTail, 1<<62)
-	p.members, p.readme = a.digest(annotationMembers), a.digest(annotationReadme)
+	p.members, p.readme, p.index = a.digest(annotationMembers), a.digest(annotationReadme), a.digest(annotationIndex)
 	if a.err != nil {
 		return p, nil, a.err
 	}

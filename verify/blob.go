@@ -18,6 +18,7 @@ import (
 type blob struct {
 	desc  ocispec.Descriptor // as it was first referred to
 	label string             // "manifest", "layer 3 of 7"; the first reference's
+	kind  kind               // the first reference's
 	roots []int              // that reach it, ascending
 
 	// Claims.
@@ -25,8 +26,8 @@ type blob struct {
 	types   []string        // media types of all references as an image's layer
 	diffIDs []digest.Digest // of all configs that list it
 
-	// Of a document, once it was read.
-	doc      bool
+	// Of a document.
+	doc      bool // read whole, and so hashed, before the others
 	children []child
 	platform *ocispec.Platform // an image's, from its config
 
@@ -45,9 +46,18 @@ type blob struct {
 type child struct {
 	desc  ocispec.Descriptor
 	label string
-	leaf  bool             // not a document
+	kind  kind
 	layer *manifests.Layer // what an image says of its layer
 }
+
+// kind is how much there is to a blob.
+type kind int
+
+const (
+	leaf        kind = iota // bytes
+	imageConfig             // read, with the manifest it belongs to
+	document                // a manifest or index: read, and followed
+)
 
 type finding struct {
 	Finding

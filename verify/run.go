@@ -8,6 +8,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 )
@@ -20,6 +22,11 @@ type Options struct {
 	Jobs     int                // blobs at a time; 0 means GOMAXPROCS
 	Progress manifests.Progress // told of every byte that is hashed
 	Extra    []Check            // checks made by the caller, put first in the report
+
+	// Holds are the digests of all blobs of a source that must hold nothing
+	// else than what the roots need: a blob that nothing refers to is then a
+	// finding. Nil where that is no fault.
+	Holds []digest.Digest
 }
 
 // Run checks the images that roots lead to, whose blobs come from src. Findings
@@ -33,6 +40,7 @@ func Run(ctx context.Context, src manifests.Fetcher, roots []manifests.Root, o O
 	w := &walker{src: src, o: o, blobs: map[digest.Digest]*blob{}}
 	err := w.walk(ctx, roots)
 	if err == nil {
+		w.unreferenced()
 		err = w.hash(ctx)
 	}
 	if err == nil {
@@ -54,9 +62,11 @@ func (w *walker) report(roots []manifests.Root) *Report {
 	r := &Report{Checks: slices.Clone(w.o.Extra), Images: w.images(roots)}
 	for _, b := range w.order {
 		for _, f := range b.found {
-			f.Image = refOf(roots[b.roots[0]])
+			if len(b.roots) > 0 {
+				f.Image = refOf(roots[b.roots[0]])
+			}
 			if n := len(b.roots) - 1; n > 0 {
-				f.Message += fmt.Sprintf(" (%d more images use it)", n)
+				f.Message += fmt.Sprintf(" (also in %d more)", n)
 			}
 			checks[f.check].Findings = append(checks[f.check].Findings, f.Finding)
 			result := ResultFail
@@ -75,6 +85,23 @@ func (w *walker) report(roots []manifests.Root) *Report {
 	r.Checks = append(r.Checks, *checks[CheckDigests], *checks[CheckLinks], *checks[CheckLayers])
 	r.settle()
 	return r
+}
+
+// unreferenced finds blobs that are of no use. A document that could not be
+// read hides what it refers to; then nothing can be said.
+func (w *walker) unreferenced() {
+	for _, b := range w.order {
+		if b.doc && slices.ContainsFunc(b.found, func(f finding) bool { return !f.Warn }) {
+			return
+		}
+	}
+	for _, d := range w.o.Holds {
+		if w.blobs[d] == nil {
+			b := &blob{label: "blob", desc: ocispec.Descriptor{Digest: d}, doc: true}
+			b.add(CheckLinks, manifests.KindMalformed, "nothing refers to it")
+			w.order = append(w.order, b)
+		}
+	}
 }
 
 func (w *walker) images(roots []manifests.Root) []Image {

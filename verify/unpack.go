@@ -27,7 +27,11 @@ func (b *blob) unpack(in *meter) error {
 	var format *codec.FormatError
 	switch {
 	case errors.As(err, &format):
-		b.add(CheckLayers, manifests.KindMalformed, "%s", clean(format.Error()))
+		kind := manifests.KindMalformed
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			kind = manifests.KindTruncated
+		}
+		b.add(CheckLayers, kind, "%s", clean(format.Error()))
 	case err != nil:
 		return err
 	}
@@ -71,7 +75,7 @@ func (w *inside) read(br *bufio.Reader, b *blob) error {
 	for err == nil {
 		var e *layertar.Entry
 		if e, err = t.Next(); err == nil {
-			w.entry(e)
+			err = w.entry(e, t)
 		}
 	}
 	for _, n := range t.Notes() {
@@ -92,7 +96,7 @@ func (w *inside) read(br *bufio.Reader, b *blob) error {
 	return err
 }
 
-func (w *inside) entry(e *layertar.Entry) {
+func (w *inside) entry(e *layertar.Entry, content io.Reader) error {
 	w.entries++
 	if e.Kind == layertar.File && e.Mode&0o6000 != 0 {
 		w.setuid++
@@ -100,6 +104,11 @@ func (w *inside) entry(e *layertar.Entry) {
 	for _, n := range e.Notes {
 		w.note(n, e.Name)
 	}
+	if !e.Sparse {
+		return nil // its content says nothing about the tar
+	}
+	_, err := io.Copy(io.Discard, content)
+	return err
 }
 
 func (w *inside) note(n layertar.Note, entry string) {

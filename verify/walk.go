@@ -18,7 +18,7 @@ import (
 // whoever uses the images will meet.
 const (
 	maxIndexDepth = 3
-	maxBlobs      = 100_000
+	maxBlobs      = 10_000
 )
 
 // walker follows every link once and collects the blobs.
@@ -37,18 +37,23 @@ func (w *walker) walk(ctx context.Context, roots []manifests.Root) error {
 	w.platforms = make([][]string, len(roots))
 	for i, r := range roots {
 		w.root, w.seen = i, map[digest.Digest]bool{}
-		if err := w.visit(ctx, child{desc: r.Descriptor, label: labelOf(r.Descriptor)}, 0); err != nil {
+		if err := w.visit(ctx, entryOf(r.Descriptor, true), 0); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func labelOf(d ocispec.Descriptor) string {
-	if manifests.IsIndex(d.MediaType) {
-		return "index"
+// entryOf is a root or what an index lists. An index may list what is neither
+// manifest nor index; a root must not be.
+func entryOf(d ocispec.Descriptor, root bool) child {
+	switch {
+	case manifests.IsIndex(d.MediaType):
+		return child{desc: d, label: "index", kind: document}
+	case manifests.IsManifest(d.MediaType) || root:
+		return child{desc: d, label: "manifest", kind: document}
 	}
-	return "manifest"
+	return child{desc: d, label: "entry of an index"}
 }
 
 // visit notes a reference and, the first time in this root, goes below it.
@@ -58,7 +63,7 @@ func (w *walker) visit(ctx context.Context, c child, depth int) error {
 		return nil
 	}
 	w.seen[c.desc.Digest] = true
-	if c.leaf {
+	if c.kind == leaf {
 		return nil
 	}
 	first := !b.doc
@@ -92,7 +97,7 @@ func (w *walker) meet(c child) *blob {
 	d := c.desc
 	b, ok := w.blobs[d.Digest]
 	if !ok {
-		b = &blob{desc: d, label: c.label}
+		b = &blob{desc: d, label: c.label, kind: c.kind}
 		w.blobs[d.Digest] = b
 		w.order = append(w.order, b)
 	}
@@ -103,11 +108,8 @@ func (w *walker) meet(c child) *blob {
 	if c.layer != nil {
 		b.claimLayer(*c.layer)
 	}
-	if b.doc && !c.leaf && d.MediaType != b.desc.MediaType {
-		b.add(CheckLinks, manifests.KindMalformed, "referred to both as %s and as %s", quote.Text(b.desc.MediaType), quote.Text(d.MediaType))
-	}
-	if d.Data != nil && (int64(len(d.Data)) != d.Size || manifests.CheckDigest(d.Digest) == nil && d.Digest.Algorithm().FromBytes(d.Data) != d.Digest) {
-		b.add(CheckLinks, manifests.KindDigest, "the copy embedded in its descriptor is not it")
+	if ok && (c.kind == document) != (b.kind == document) || c.kind == document && d.MediaType != b.desc.MediaType {
+		b.add(CheckLinks, manifests.KindMalformed, "referred to as %s, and as %s elsewhere", quote.Text(b.desc.MediaType), quote.Text(d.MediaType))
 	}
 	return b
 }
@@ -155,7 +157,7 @@ func (w *walker) index(b *blob, raw []byte) error {
 		return b.fault(err)
 	}
 	for _, d := range x.Manifests {
-		b.children = append(b.children, child{desc: d, label: labelOf(d)})
+		b.children = append(b.children, entryOf(d, false))
 	}
 	return nil
 }
@@ -165,10 +167,10 @@ func (w *walker) manifest(ctx context.Context, b *blob, raw []byte) error {
 	if err != nil {
 		return b.fault(err)
 	}
-	image := manifests.IsImageConfig(m.Config.MediaType) && !isAttestation(b.desc)
-	config := child{desc: m.Config, label: "config", leaf: !image}
-	if !image {
-		config.label = "artifact config"
+	image := manifests.IsImage(b.desc, m)
+	config := child{desc: m.Config, label: "artifact config"}
+	if image {
+		config.label, config.kind = "config", imageConfig
 	}
 	b.children = append(b.children, config)
 	for i, d := range m.Layers {
@@ -176,7 +178,7 @@ func (w *walker) manifest(ctx context.Context, b *blob, raw []byte) error {
 		if !image {
 			label = "artifact content"
 		}
-		b.children = append(b.children, child{desc: d, label: label, leaf: true})
+		b.children = append(b.children, child{desc: d, label: label})
 	}
 	if !image {
 		return nil
@@ -253,10 +255,4 @@ func (w *walker) comparePlatforms(b *blob) {
 				quote.Text(manifests.FormatPlatform(*c.desc.Platform)), quote.Text(manifests.FormatPlatform(*m.platform)))
 		}
 	}
-}
-
-// isAttestation reports an index entry that BuildKit marks as no image for any
-// platform.
-func isAttestation(d ocispec.Descriptor) bool {
-	return d.Platform != nil && d.Platform.OS == "unknown" && d.Platform.Architecture == "unknown"
 }
