@@ -36,8 +36,8 @@ const maxNameLength = 255
 // ParseName reads a name as docker does: a first component without dot, colon
 // or upper-case letter that is not "localhost" is no registry, a single
 // component is in library/, index.docker.io is docker.io, and a name with
-// neither tag nor digest is tagged latest. 64 hex digits alone are an image's
-// ID, never a name. The registry keeps its case.
+// neither tag nor digest is tagged latest. The registry keeps its case. A bare
+// digest or image ID is no name.
 //
 // defaultRegistry stands in for a missing registry; empty means
 // DefaultRegistry. A bad name is an *InputError.
@@ -80,8 +80,8 @@ func ParseName(text, defaultRegistry string) (Name, error) {
 		return bad("the repository must be lower-case")
 	case !pathPattern.MatchString(n.Path):
 		return bad("the repository may hold a-z, 0-9 and single separators '.', '_', '-', '/'")
-	case idPattern.MatchString(text):
-		return bad("64 hexadecimal digits are an image ID; write the digest as sha256:...")
+	case idPattern.MatchString(text), CheckDigest(digest.Digest(n.Familiar())) == nil:
+		return bad("a digest alone is no name; write NAME@sha256:...")
 	}
 	if n.Tag == "" && n.Digest == "" {
 		n.Tag = "latest"
