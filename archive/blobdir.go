@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -152,4 +153,18 @@ func claim(path string) (*os.File, bool, error) {
 		return nil, false, &fs.PathError{Op: "lock", Path: path, Err: err}
 	}
 	return f, true, nil
+}
+
+// checkSpace tells before the first byte when n more cannot fit, with an error
+// wrapping ENOSPC. What a file system does not tell is found out by writing.
+func checkSpace(dir string, n int64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil || st.Blocks == 0 {
+		return nil
+	}
+	free := int64(min(st.Bavail, 1<<50)) * cmp.Or(st.Frsize, st.Bsize)
+	if free < n {
+		return fmt.Errorf("%s has %d bytes free, and %d are needed: %w", dir, free, n, unix.ENOSPC)
+	}
+	return nil
 }

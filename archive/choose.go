@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 
@@ -14,13 +13,15 @@ import (
 
 // Choose returns the roots of src that ref asks for by image, digest or
 // position; all of them when it asks for none in particular. An image is asked
-// for by its name, by what its layout calls it, or by digest; a position counts
-// images, not their names. None that fits is a *NotFoundError listing what
-// there is.
+// for as manifests.FindRoots says; a position counts images, not their names.
+// None that fits is a *NotFoundError listing what there is.
 func Choose(ctx context.Context, src Source, ref manifests.Reference) ([]manifests.Root, error) {
 	roots, err := src.Roots(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if ref.Image != "" {
+		return manifests.FindRoots(roots, ref.Image, placeOf(ref))
 	}
 	var chosen []manifests.Root
 	var what string
@@ -31,9 +32,6 @@ func Choose(ctx context.Context, src Source, ref manifests.Reference) ([]manifes
 	case ref.Transport == manifests.DockerArchive && ref.Position >= 0:
 		what = fmt.Sprintf("number %d", ref.Position)
 		chosen = atPosition(roots, ref.Position)
-	case ref.Image != "":
-		what = quote.Text(ref.Image)
-		chosen = filter(roots, called(ref.Image))
 	default:
 		return roots, nil
 	}
@@ -56,17 +54,6 @@ func filter(roots []manifests.Root, fits func(manifests.Root) bool) []manifests.
 
 func isDigest(r manifests.Root, d digest.Digest) bool {
 	return r.Descriptor.Digest == d || r.Index == d
-}
-
-// called returns a test for roots that text names.
-func called(text string) func(manifests.Root) bool {
-	if d := digest.Digest(strings.TrimPrefix(text, "@")); manifests.CheckDigest(d) == nil {
-		return func(r manifests.Root) bool { return isDigest(r, d) }
-	}
-	n, err := manifests.ParseName(text, "")
-	return func(r manifests.Root) bool {
-		return r.Label == text || err == nil && named(r, n)
-	}
 }
 
 // named reports whether the root is what n asks for: the repository, and of

@@ -1,12 +1,11 @@
 package archive
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"path/filepath"
+	"os"
 	"runtime"
 	"slices"
 
@@ -194,13 +193,10 @@ func (t *Tar) WriteFile(ctx context.Context, path string, o WriteOptions) error 
 		return err
 	}
 	defer f.Abort()
-	if err := checkSpace(filepath.Dir(path), t.size); err != nil {
+	if err := f.Reserve(t.size); err != nil {
 		return err
 	}
-	if err := f.Truncate(t.size); err != nil {
-		return err
-	}
-	if err := plan.WriteAt(ctx, f, jobs(o.Jobs)); err != nil {
+	if err := plan.WriteAt(ctx, flusher{f.File}, jobs(o.Jobs)); err != nil {
 		return err
 	}
 	return f.Commit()
@@ -215,18 +211,16 @@ func (t *Tar) Write(ctx context.Context, w io.Writer, o WriteOptions) error {
 	return plan.Write(ctx, w)
 }
 
-// checkSpace tells before the first byte when n more cannot fit, with an error
-// wrapping ENOSPC. What a file system does not tell is found out by writing.
-func checkSpace(dir string, n int64) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil || st.Blocks == 0 {
-		return nil
+// flusher starts writing to disk what it is given, so that the disk does not
+// idle until all is there and has to be forced.
+type flusher struct{ f *os.File }
+
+func (w flusher) WriteAt(p []byte, at int64) (int, error) {
+	n, err := w.f.WriteAt(p, at)
+	if n >= copyBuffer {
+		_ = unix.SyncFileRange(int(w.f.Fd()), at, int64(n), unix.SYNC_FILE_RANGE_WRITE) // a hint; the commit sees errors
 	}
-	free := int64(min(st.Bavail, 1<<50)) * cmp.Or(st.Frsize, st.Bsize)
-	if free < n {
-		return fmt.Errorf("%s has %d bytes free, and %d are needed: %w", dir, free, n, unix.ENOSPC)
-	}
-	return nil
+	return n, err
 }
 
 // withProgress tells progress of every byte read of d. A nil r stays nil.
