@@ -38,7 +38,8 @@ type blob struct {
 	missing  bool
 	unpacked bool // every diffID agrees
 	entries  int  // in the layer's tar
-	setuid   int  // of them, files with the setuid or setgid bit
+	setuid   int
+	devices  int
 	found    []finding
 }
 

@@ -122,7 +122,7 @@ func (i *Image) worsen(r Result) {
 }
 
 func (w *walker) details(checks map[string]*Check) {
-	var proven, docs, missing, layers, unpacked, entries, setuid int
+	var proven, docs, missing, layers, unpacked, entries, setuid, devices int
 	c := checks[CheckDigests]
 	for _, b := range w.order {
 		c.Items += count(b.read)
@@ -134,6 +134,7 @@ func (w *walker) details(checks map[string]*Check) {
 		unpacked += count(b.unpacked)
 		entries += b.entries
 		setuid += b.setuid
+		devices += b.devices
 	}
 	c.Detail = fmt.Sprintf("%d of %d blobs re-hashed", proven, len(w.order))
 	if w.o.Quick {
@@ -151,10 +152,11 @@ func (w *walker) details(checks map[string]*Check) {
 		return
 	}
 	c.Items = layers
-	c.Detail = fmt.Sprintf("%d of %d diff IDs match; %d entries, %d of them setuid", unpacked, layers, entries, setuid)
+	c.Detail = fmt.Sprintf("%d of %d diff IDs match; %d entries", unpacked, layers, entries)
 	if c.Result == ResultPass {
 		c.Detail += ", none unsafe"
 	}
+	c.Detail += fmt.Sprintf("; %d setuid, %d devices", setuid, devices)
 }
 
 func count(b bool) int {

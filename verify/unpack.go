@@ -35,7 +35,7 @@ func (b *blob) unpack(in *meter) error {
 	case err != nil:
 		return err
 	}
-	b.entries, b.setuid = w.entries, w.setuid
+	b.entries, b.setuid, b.devices = w.entries, w.setuid, w.devices
 	w.report(b)
 	return nil
 }
@@ -43,7 +43,8 @@ func (b *blob) unpack(in *meter) error {
 // inside is what a layer's tar holds.
 type inside struct {
 	entries int
-	setuid  int
+	setuid  int // files with the setuid or setgid bit
+	devices int
 	fault   *layertar.Error
 	notes   map[string]*noted
 	hashes  digesters
@@ -98,8 +99,11 @@ func (w *inside) read(br *bufio.Reader, b *blob) error {
 
 func (w *inside) entry(e *layertar.Entry, content io.Reader) error {
 	w.entries++
-	if e.Kind == layertar.File && e.Mode&0o6000 != 0 {
+	switch {
+	case e.Kind == layertar.File && e.Mode&0o6000 != 0:
 		w.setuid++
+	case e.Kind == layertar.Device:
+		w.devices++
 	}
 	for _, n := range e.Notes {
 		w.note(n, e.Name)
@@ -121,13 +125,12 @@ func (w *inside) note(n layertar.Note, entry string) {
 	w.notes[n.Kind].n++
 }
 
-// remarkable are the notes worth a warning; the others are met in many honest
-// images and change nothing.
+// remarkable are the notes worth a warning. The others, device nodes among
+// them, are met in many honest images.
 var remarkable = []struct {
 	note string
 	kind manifests.Kind
 }{
-	{layertar.NoteDevice, manifests.KindUnsupported},
 	{layertar.NoteOverlay, manifests.KindMalformed},
 	{layertar.NoteEnd, manifests.KindMalformed},
 }

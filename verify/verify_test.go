@@ -105,7 +105,7 @@ func TestDetails(t *testing.T) {
 		"file: format 1",
 		"digests: 18 of 18 blobs re-hashed",
 		"links: every manifest, config and layer is present",
-		"layers: 7 of 7 diff IDs match; 48 entries, 1 of them setuid, none unsafe",
+		"layers: 7 of 7 diff IDs match; 48 entries, none unsafe; 1 setuid, 0 devices",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -552,14 +552,21 @@ func TestHostileLayers(t *testing.T) {
 	}
 }
 
-func TestNotesAreWarnings(t *testing.T) {
+func TestNotes(t *testing.T) {
 	b := fixtures.NewBlobs()
-	d := b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{{Files: []fixtures.File{
-		{Name: "dev/"}, {Name: "dev/null", Type: '3', Major: 1, Minor: 3}, {Name: "dev/zero", Type: '3', Major: 1, Minor: 5},
-		{Name: "dev/plain", Xattrs: map[string]string{"security.selinux": "label"}},
-	}}}})
-	r := run(t, b, []manifests.Root{fixtures.Root("dev:1", d)}, verify.Options{Deep: true})
-	one(t, "devices", r, manifests.KindUnsupported, "layer 1 of 1", `entry "dev/null": device c 1:3 (2 such entries)`)
+	layer := func(f ...fixtures.File) []manifests.Root {
+		d := b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{{Files: append(f, fixtures.File{Name: "d/"})}}})
+		return []manifests.Root{fixtures.Root("dev:1", d)}
+	}
+	r := run(t, b, layer(
+		fixtures.File{Name: "dev/null", Type: '3', Major: 1, Minor: 3}, fixtures.File{Name: "dev/zero", Type: '3', Major: 1, Minor: 5},
+		fixtures.File{Name: "dev/plain", Xattrs: map[string]string{"security.selinux": "label"}}), verify.Options{Deep: true})
+	if c := check(t, r, "layers"); c.Result != verify.ResultPass || !strings.HasSuffix(c.Detail, "; 0 setuid, 2 devices") {
+		t.Errorf("%+v", c)
+	}
+	forged := map[string]string{"trusted.overlay.opaque": "y"}
+	r = run(t, b, layer(fixtures.File{Name: "a\x1b", Xattrs: forged}, fixtures.File{Name: "b", Xattrs: forged}), verify.Options{Deep: true})
+	one(t, "overlay's own attribute", r, manifests.KindMalformed, "layer 1 of 1", `entry "a\x1b": extended attribute "trusted.overlay.opaque" (2 such entries)`)
 	if r.Images[0].Result != verify.ResultWarn {
 		t.Errorf("%+v", r.Images)
 	}
