@@ -1,6 +1,11 @@
 // Package atomicfile makes a file or directory appear whole or not at all:
 // everything is written to a temporary beside the target, forced to disk, and
 // renamed into place as the only commit.
+//
+// A temporary is locked while it is being written, so that two processes never
+// share one and what a killed process left is told from what a running one
+// still needs. It is never under a name of its own making in a shared
+// directory such as /tmp.
 package atomicfile
 
 import (
@@ -20,7 +25,7 @@ func TempPath(target string) string {
 }
 
 // File is a file on its way to a target path. It embeds the temporary's
-// *os.File. It must be ended by Commit or Abort.
+// *os.File. It must be ended by Commit or Abort, once, by one goroutine.
 type File struct {
 	*os.File
 	target  string
@@ -30,60 +35,47 @@ type File struct {
 
 // Create opens the temporary for target, readable by the owner alone. A
 // temporary left by a killed run is replaced; one that a running process still
-// holds is an error, as is (wrapping fs.ErrExist) an existing target unless
-// replace is set.
+// holds is an error wrapping ErrBusy, and an existing target is one wrapping
+// fs.ErrExist unless replace is set.
 func Create(target string, replace bool) (*File, error) {
 	if !replace {
-		if _, err := os.Lstat(target); err == nil {
-			return nil, &fs.PathError{Op: "create", Path: target, Err: fs.ErrExist}
+		if err := absent(target); err != nil {
+			return nil, err
 		}
 	}
-	temp := TempPath(target)
-	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := claim(target, func(temp string) error {
+		f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	}, unix.O_RDWR)
 	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("create %s: another process is writing it: %w", target, err)
-	}
-	if err := f.Truncate(0); err != nil {
-		f.Close()
 		return nil, err
 	}
 	return &File{File: f, target: target, replace: replace}, nil
 }
 
 // Commit forces the content to disk, gives the file the mode a newly created
-// one would have, and renames it to its target. On error nothing is left.
+// one would have, and renames it to its target. On error nothing is left; but
+// where only the last step fails, forcing the new name to disk, the target is
+// there.
 func (f *File) Commit() (err error) {
 	if f.done {
-		return errors.New("commit: already ended")
+		return errEnded
 	}
-	defer func() {
-		if err != nil {
-			f.Abort()
-		}
-	}()
+	defer f.Abort()
 	if err := f.Chmod(0o666 &^ umask()); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if f.replace {
-		err = os.Rename(f.Name(), f.target)
-	} else {
-		err = unix.Renameat2(unix.AT_FDCWD, f.Name(), unix.AT_FDCWD, f.target, unix.RENAME_NOREPLACE)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // a file system without it
-			err = os.Rename(f.Name(), f.target)
-		}
-	}
-	if err != nil {
-		return &fs.PathError{Op: "rename", Path: f.target, Err: err}
+	if err := rename(f.Name(), f.target, f.replace); err != nil {
+		return err
 	}
 	f.done = true
-	return errors.Join(f.Close(), SyncDir(filepath.Dir(f.target)))
+	return errors.Join(SyncDir(filepath.Dir(f.target)), f.Close())
 }
 
 // Abort removes the temporary. After Commit it does nothing, so it can be
@@ -93,7 +85,7 @@ func (f *File) Abort() {
 		return
 	}
 	f.done = true
-	os.Remove(f.Name())
+	os.Remove(f.Name()) // while the lock is held: the name is still ours
 	f.Close()
 }
 
@@ -121,4 +113,102 @@ func SyncDir(dir string) error {
 		err = nil
 	}
 	return errors.Join(err, d.Close())
+}
+
+var errEnded = errors.New("commit: already ended")
+
+func absent(target string) error {
+	switch _, err := os.Lstat(target); {
+	case err == nil:
+		return &fs.PathError{Op: "create", Path: target, Err: fs.ErrExist}
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return nil
+}
+
+// rename moves temp to target; unless replace is set, only to a free name.
+// os.Rename will not do: it refuses to take an empty directory's place.
+func rename(temp, target string, replace bool) error {
+	err := error(unix.EINVAL)
+	if !replace {
+		err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, target, unix.RENAME_NOREPLACE)
+	}
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // or a file system without it
+		if !replace {
+			if err := absent(target); err != nil {
+				return err
+			}
+		}
+		err = unix.Rename(temp, target)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "create", Path: target, Err: err}
+	}
+	return nil
+}
+
+// ErrBusy reports a target that another process is writing at this moment.
+var ErrBusy = errors.New("another process is writing it")
+
+// claimTries bounds how often a temporary may slip away between being made or
+// opened and being locked; each time another process has got on.
+const claimTries = 100
+
+// claim makes the temporary of target, opens it with flags and locks it. What
+// a killed process left there is removed first.
+func claim(target string, create func(temp string) error, flags int) (*os.File, error) {
+	temp := TempPath(target)
+	for range claimTries {
+		err := create(temp)
+		fresh := err == nil
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		f, err := lock(temp, target, flags)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // its owner has ended
+			continue
+		case err != nil:
+			return nil, err
+		case fresh:
+			return f, nil
+		}
+		// The file is not reused: its mode, its attributes and its other
+		// names are whatever somebody left.
+		err = removeAll(temp)
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("create %s: %w", target, ErrBusy)
+}
+
+// lock opens what is at temp and locks it. fs.ErrNotExist means that the name
+// is free or stands for something else by now.
+func lock(temp, target string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(temp, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = ErrBusy
+		}
+		return nil, fmt.Errorf("create %s: %w", target, err)
+	}
+	mine, err := f.Stat()
+	if err == nil {
+		var there fs.FileInfo
+		if there, err = os.Lstat(temp); err == nil && !os.SameFile(mine, there) {
+			err = fs.ErrNotExist
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }

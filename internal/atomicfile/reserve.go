@@ -35,7 +35,7 @@ func (f *File) free(size int64) error {
 		return err
 	}
 	// Free blocks are compared as blocks: the product may not fit.
-	if need := uint64(size)/uint64(st.Bsize) + 1; st.Bavail < need {
+	if need := uint64(size)/uint64(max(st.Bsize, 1)) + 1; st.Bavail < need {
 		return unix.ENOSPC
 	}
 	return nil
