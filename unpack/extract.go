@@ -1,0 +1,509 @@
+package unpack
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/internal/layertar"
+)
+
+// lowerView is the stack of layers below the one being unpacked. Paths given
+// to it lead through no symlink.
+type lowerView interface {
+	look(path string) (node, error)
+	device(path string) bool                      // a device there was left out
+	link(path string, toDir int, to string) error // makes a hard link
+}
+
+// extractor makes one layer directory. It is for one goroutine.
+type extractor struct {
+	root      int
+	cache     *dirCache
+	lower     lowerView // nil: the layer is unpacked on its own
+	noXattrs  bool
+	marks     bool // write whiteouts and opaque marks to disk, not to meta alone
+	budget    *budget
+	uid, gid  uint32 // that new files get
+	alwaysMod bool   // new files may not get the mode they are made with
+	meta      *layerMeta
+	dirs      map[string]*attrs
+	opaque    pathSet
+	whiteouts pathSet // and devices, which hide what is below as any file would
+	devices   pathSet
+	pending   []*layertar.Entry // hard links whose target is not there yet
+	file      openFile
+	detached  []int // directories in use that the cache had to forget
+	removed   bool  // something was replaced
+}
+
+func newExtractor(root int, budget *budget) *extractor {
+	_, err := unix.Fgetxattr(root, "system.posix_acl_default", nil)
+	return &extractor{
+		root: root, cache: newDirCache(budget.dirs), budget: budget,
+		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), alwaysMod: err == nil, marks: true,
+		meta: &layerMeta{}, dirs: map[string]*attrs{".": impliedAttrs()},
+		opaque: pathSet{}, whiteouts: pathSet{}, devices: pathSet{}, file: openFile{fd: -1},
+	}
+}
+
+// close frees what the extractor holds; the root stays open.
+func (x *extractor) close() {
+	x.cache.flush()
+	x.closeDetached()
+	if x.file.fd >= 0 {
+		unix.Close(x.file.fd)
+	}
+}
+
+func (x *extractor) closeDetached() {
+	for _, fd := range x.detached {
+		unix.Close(fd)
+	}
+	x.detached = x.detached[:0]
+}
+
+// entry makes one entry, apart from a file's content.
+func (x *extractor) entry(e *layertar.Entry) error {
+	x.closeDetached()
+	x.meta.Entries++
+	for _, n := range e.Notes {
+		x.meta.skip(n.Kind, e.Name, n.Text)
+	}
+	switch e.Kind {
+	case layertar.Ignored:
+		return nil
+	case layertar.Dir:
+		return x.mkdir(e)
+	case layertar.Whiteout, layertar.Opaque:
+		return x.hide(e)
+	}
+	d, err := x.parent(e.Parent)
+	if err != nil {
+		return err
+	}
+	switch e.Kind {
+	case layertar.File:
+		return x.create(d, e)
+	case layertar.Symlink:
+		err = x.replacing(d, e.Base, func() error { return unix.Symlinkat(e.Linkname, d.fd, e.Base) })
+		if err == nil {
+			err = x.leafAttrs(d, e)
+		}
+	case layertar.Fifo:
+		return x.fifo(d, e)
+	case layertar.Hardlink:
+		return x.link(d, e, false)
+	case layertar.Device:
+		err = x.clear(d, e.Base)
+		path := join(d.path, e.Base)
+		x.whiteouts[path], x.devices[path] = true, true
+	}
+	return err
+}
+
+// parent opens the directory an entry lies in, making it if need be.
+func (x *extractor) parent(name string) (*cachedDir, error) {
+	if d := x.cache.get(name); d != nil {
+		return d, nil
+	}
+	const flags = unix.O_PATH | unix.O_DIRECTORY
+	fd, err := openBeneath(x.root, name, flags)
+	if err == nil {
+		return x.cache.put(name, name, fd), nil
+	}
+	if !gone(err) {
+		return nil, err
+	}
+	path, _, err := follow(name, x.look)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.imply(path); err != nil {
+		return nil, err
+	}
+	if fd, err = openBeneath(x.root, path, flags); err != nil {
+		return nil, err
+	}
+	return x.cache.put(name, path, fd), nil
+}
+
+// imply makes the directories of a path free of symlinks that are not there.
+func (x *extractor) imply(path string) error {
+	for i := 0; i <= len(path); i++ {
+		if i < len(path) && path[i] != '/' {
+			continue
+		}
+		dir := path[:i]
+		parent, err := openBeneath(x.root, parentOf(dir), unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return err
+		}
+		err = unix.Mkdirat(parent, baseOf(dir), 0o700)
+		unix.Close(parent)
+		if err == nil {
+			x.dirs[dir] = impliedAttrs()
+		} else if err != unix.EEXIST {
+			return err
+		}
+	}
+	return nil
+}
+
+// look says what lies at a path of the merged tree so far.
+func (x *extractor) look(path string) (node, error) {
+	n, err := lookBeneath(x.root, path)
+	if err != nil || n.kind != absent || x.lower == nil {
+		return n, err
+	}
+	if x.whiteouts[path] || x.whiteouts.above(path) || x.opaque.above(path) {
+		return n, nil
+	}
+	return x.lower.look(path)
+}
+
+func lookBeneath(root int, path string) (node, error) {
+	fd, err := openBeneath(root, path, unix.O_PATH)
+	if gone(err) {
+		return node{}, nil
+	}
+	if err != nil {
+		return node{}, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return node{}, err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return node{kind: directory}, nil
+	case unix.S_IFLNK:
+		buf := make([]byte, layertar.MaxLink+1)
+		n, err := unix.Readlinkat(fd, "", buf)
+		if err != nil {
+			return node{}, err
+		}
+		return node{symlink, string(buf[:n])}, nil
+	}
+	if isWhiteout(&st) {
+		return node{}, nil
+	}
+	return node{kind: other}, nil
+}
+
+// replacing runs a call that makes base in d; where something is in the way it
+// is removed first.
+func (x *extractor) replacing(d *cachedDir, base string, call func() error) error {
+	err := call()
+	if err != unix.EEXIST {
+		return err
+	}
+	if err := x.clear(d, base); err != nil {
+		return err
+	}
+	return call()
+}
+
+// clear removes what this layer has at base in d, if anything.
+func (x *extractor) clear(d *cachedDir, base string) error {
+	st, err := lstatAt(d.fd, base)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := removeTree(d.fd, base); err != nil {
+		return err
+	}
+	if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFDIR || kind == unix.S_IFLNK {
+		x.cache.detach(d)
+		x.detached = append(x.detached, d.fd)
+		x.cache.flush()
+	}
+	x.removed = true
+	return nil
+}
+
+func (x *extractor) mkdir(e *layertar.Entry) error {
+	if e.Name == "." {
+		x.dirs["."] = entryAttrs(e)
+		return nil
+	}
+	d, err := x.parent(e.Parent)
+	if err != nil {
+		return err
+	}
+	path := join(d.path, e.Base)
+	err = unix.Mkdirat(d.fd, e.Base, 0o700)
+	if err == unix.EEXIST {
+		st, serr := lstatAt(d.fd, e.Base)
+		if serr != nil {
+			return serr
+		}
+		if err = nil; !isDir(&st) {
+			// What it replaces had replaced what is below.
+			x.opaque[path] = true
+			err = x.replacing(d, e.Base, func() error { return unix.Mkdirat(d.fd, e.Base, 0o700) })
+		}
+	}
+	if err != nil {
+		return err
+	}
+	x.dirs[path] = entryAttrs(e)
+	return nil
+}
+
+// hide notes a whiteout or opaque directory. They say nothing of what their
+// own layer makes, before or after them, so they are written last.
+func (x *extractor) hide(e *layertar.Entry) error {
+	d, err := x.parent(e.Parent)
+	if err != nil {
+		return err
+	}
+	if e.Kind == layertar.Opaque {
+		x.opaque[d.path] = true
+	} else {
+		x.whiteouts[join(d.path, baseOf(e.Target))] = true
+	}
+	return nil
+}
+
+func (x *extractor) fifo(d *cachedDir, e *layertar.Entry) error {
+	err := x.replacing(d, e.Base, func() error { return unix.Mknodat(d.fd, e.Base, unix.S_IFIFO|0o600, 0) })
+	if err != nil {
+		return err
+	}
+	// Opening a fifo for reading does not wait with O_NONBLOCK.
+	fd, err := retry(func() (int, error) {
+		return unix.Openat(d.fd, e.Base, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return err
+	}
+	err = x.fdAttrs(fd, e, true)
+	return errors.Join(err, unix.Close(fd))
+}
+
+// link makes a hard link. Where the layer has no such file yet, it is one of
+// the layers below; failing that, and where those are not known, one that
+// comes later, unless this is the last try.
+func (x *extractor) link(d *cachedDir, e *layertar.Entry, last bool) error {
+	target, missing, err := follow(parentOf(e.Linkname), x.look)
+	if err != nil {
+		return err
+	}
+	path, to := join(d.path, e.Base), join(target, baseOf(e.Linkname))
+	if !missing {
+		n, err := lookBeneath(x.root, to)
+		if err != nil {
+			return err
+		}
+		if n.kind == directory {
+			return &layertar.Error{Kind: layertar.Malformed, Entry: e.Name, Err: errors.New("a hard link to a directory")}
+		}
+		if n.kind != absent {
+			return x.linkHere(d, e, path, to)
+		}
+	}
+	below := node{}
+	if x.lower != nil {
+		if below, err = x.lower.look(to); err != nil {
+			return err
+		}
+	}
+	switch {
+	case below.kind == symlink || below.kind == other:
+		return x.replacing(d, e.Base, func() error { return x.lower.link(to, d.fd, e.Base) })
+	case x.devices[to] || x.lower != nil && x.lower.device(to):
+		x.meta.skip(layertar.NoteDevice, e.Name, "a hard link to a device")
+		x.whiteouts[path], x.devices[path] = true, true
+		return x.clear(d, e.Base)
+	}
+	if !last {
+		x.pending = append(x.pending, e)
+		x.meta.NeedsLower = true
+	} else if x.meta.Missing == nil {
+		x.meta.Missing = &missingLink{rawPath(e.Name), rawPath(e.Linkname)}
+	}
+	return nil
+}
+
+func (x *extractor) linkHere(d *cachedDir, e *layertar.Entry, path, to string) error {
+	if path == to {
+		return nil
+	}
+	from, err := openBeneath(x.root, parentOf(to), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	base := baseOf(to)
+	call := func() error { return unix.Linkat(from, base, d.fd, e.Base, 0) }
+	if err = call(); err != unix.EEXIST {
+		return err
+	}
+	a, err := lstatAt(from, base)
+	if err != nil {
+		return err
+	}
+	if b, err := lstatAt(d.fd, e.Base); err != nil || a.Ino == b.Ino && a.Dev == b.Dev {
+		return err
+	}
+	err = x.replacing(d, e.Base, call)
+	if err == unix.ENOENT {
+		return &layertar.Error{Kind: layertar.Malformed, Entry: e.Name, Err: errors.New("a hard link into what it replaces")}
+	}
+	return err
+}
+
+// finish makes what had to wait for the whole layer, and completes meta.
+func (x *extractor) finish() error {
+	if err := x.lateLinks(); err != nil {
+		return err
+	}
+	if err := x.settle(); err != nil {
+		return err
+	}
+	if x.marks {
+		if err := x.writeMarks(); err != nil {
+			return err
+		}
+		if err := applyDirs(x.root, x.dirs, x.dirAttrs); err != nil {
+			return err
+		}
+	}
+	implied := pathSet{}
+	for path, a := range x.dirs {
+		if a.implied {
+			implied[path] = true
+		}
+	}
+	x.meta.Implied, x.meta.Opaque = implied.sorted(), x.opaque.sorted()
+	x.meta.Devices = x.devices.sorted()
+	x.meta.Whiteouts = x.whiteouts.sorted()
+	return nil
+}
+
+// lateLinks makes the hard links that came before their targets; links to
+// links may take several rounds.
+func (x *extractor) lateLinks() error {
+	for last := false; len(x.pending) > 0; {
+		todo := x.pending
+		x.pending = nil
+		for _, e := range todo {
+			d, err := x.parent(e.Parent)
+			if err != nil {
+				return atEntry(e, err)
+			}
+			if _, err := lstatAt(d.fd, e.Base); err == nil {
+				continue // a later entry has taken the name
+			}
+			if err := x.link(d, e, last); err != nil {
+				return atEntry(e, err)
+			}
+		}
+		last = len(x.pending) == len(todo)
+	}
+	return nil
+}
+
+// settle brings whiteouts, opaque directories and what the layer made into
+// their final relation.
+func (x *extractor) settle() error {
+	for path := range x.dirs {
+		if !x.removed {
+			break
+		}
+		n, err := lookBeneath(x.root, path)
+		if err != nil {
+			return err
+		}
+		if n.kind != directory { // replaced later on
+			delete(x.dirs, path)
+			delete(x.opaque, path)
+		}
+	}
+	for path := range x.whiteouts {
+		if a, ok := x.dirs[path]; ok { // hidden below and made anew
+			x.opaque[path] = true
+			a.implied = false
+		}
+	}
+	for path := range x.whiteouts {
+		n, err := lookBeneath(x.root, path)
+		if err != nil {
+			return err
+		}
+		if n.kind != absent || x.dirs[parentOf(path)] == nil || x.opaque[parentOf(path)] || x.opaque.above(path) {
+			delete(x.whiteouts, path)
+		}
+		if n.kind != absent {
+			delete(x.devices, path)
+		}
+	}
+	return nil
+}
+
+// writeMarks writes whiteouts and opaque marks as overlay file systems know
+// them.
+func (x *extractor) writeMarks() error {
+	for _, path := range x.whiteouts.sorted() {
+		d, err := x.parent(parentOf(string(path)))
+		if err != nil {
+			return err
+		}
+		if err := unix.Mknodat(d.fd, baseOf(string(path)), unix.S_IFCHR, 0); err != nil {
+			return fmt.Errorf("make whiteout: %w", noMarks(err))
+		}
+	}
+	for _, path := range x.opaque.sorted() {
+		fd, err := openBeneath(x.root, string(path), unix.O_RDONLY|unix.O_DIRECTORY)
+		if err != nil {
+			return err
+		}
+		err = unix.Fsetxattr(fd, "user.overlay.opaque", []byte("y"), 0)
+		unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("mark directory opaque: %w", noMarks(err))
+		}
+	}
+	return nil
+}
+
+// applyDirs gives directories their attributes, those inside before those
+// around them, because the latter may close the way.
+func applyDirs(root int, dirs map[string]*attrs, apply func(fd int, path string, a *attrs) error) error {
+	paths := slices.Sorted(maps.Keys(dirs))
+	slices.Reverse(paths)
+	top := slices.Index(paths, ".") // sorts amid the others
+	paths = append(slices.Delete(paths, top, top+1), ".")
+	for _, path := range paths {
+		fd, err := openBeneath(root, path, unix.O_RDONLY|unix.O_DIRECTORY)
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		err = apply(fd, path, dirs[path])
+		unix.Close(fd)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func baseOf(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
+
+func owner(uid, gid uint32) string {
+	return strconv.FormatUint(uint64(uid), 10) + ":" + strconv.FormatUint(uint64(gid), 10)
+}

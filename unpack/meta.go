@@ -1,0 +1,203 @@
+package unpack
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/internal/layertar"
+)
+
+// rawPath is a path of any bytes that survives JSON: '%' and what is no UTF-8
+// are written as %XX.
+type rawPath string
+
+// MarshalText escapes the path.
+func (p rawPath) MarshalText() ([]byte, error) {
+	var out []byte
+	for i := 0; i < len(p); {
+		r, n := utf8.DecodeRuneInString(string(p[i:]))
+		if p[i] == '%' || r == utf8.RuneError && n == 1 {
+			out = fmt.Appendf(out, "%%%02X", p[i])
+		} else {
+			out = append(out, p[i:i+n]...)
+		}
+		i += n
+	}
+	return out, nil
+}
+
+// UnmarshalText is the mirror of MarshalText.
+func (p *rawPath) UnmarshalText(text []byte) error {
+	var b strings.Builder
+	for s := string(text); ; {
+		plain, rest, ok := strings.Cut(s, "%")
+		b.WriteString(plain)
+		if !ok {
+			break
+		}
+		if len(rest) < 2 {
+			return fmt.Errorf("path %q ends in an escape", text)
+		}
+		n, err := strconv.ParseUint(rest[:2], 16, 8)
+		if err != nil {
+			return fmt.Errorf("path %q: %w", text, err)
+		}
+		b.WriteByte(byte(n))
+		s = rest[2:]
+	}
+	*p = rawPath(b.String())
+	return nil
+}
+
+// layerMeta is what is recorded of a layer beside its directory.
+type layerMeta struct {
+	Version   int             `json:"version"`
+	DiffIDs   []digest.Digest `json:"diffIDs"` // the layer, and for one that does not stand alone those below it
+	Entries   int             `json:"entries"`
+	Files     int             `json:"files"`
+	Bytes     int64           `json:"bytes"`
+	Implied   []rawPath       `json:"implied,omitempty"`
+	Opaque    []rawPath       `json:"opaque,omitempty"`
+	Whiteouts []rawPath       `json:"whiteouts,omitempty"`
+	Devices   []rawPath       `json:"devices,omitempty"`
+	// NeedsLower says that a hard link's target was not there in time, so
+	// that a file of a layer below is meant if there is one; Missing is the
+	// first that was not there at all.
+	NeedsLower bool               `json:"needsLower,omitempty"`
+	Missing    *missingLink       `json:"missing,omitempty"`
+	Owners     map[rawPath]string `json:"owners,omitempty"` // uid:gid that could not be set, other than 0:0
+	Skipped    []skipped          `json:"skipped,omitempty"`
+	Unlisted   int                `json:"unlisted,omitempty"` // more skipped than are listed
+}
+
+type missingLink struct {
+	Path   rawPath `json:"path"`
+	Target rawPath `json:"target"`
+}
+
+type skipped struct {
+	Kind string  `json:"kind"`
+	Path rawPath `json:"path"`
+	Why  string  `json:"why"`
+}
+
+// maxSkipped bounds what is listed of one layer.
+const maxSkipped = 1000
+
+func (m *layerMeta) skip(kind, path, why string) {
+	if len(m.Skipped) >= maxSkipped {
+		m.Unlisted++
+		return
+	}
+	m.Skipped = append(m.Skipped, skipped{kind, rawPath(path), why})
+}
+
+const (
+	metaVersion = 1
+	metaName    = "layer.json"
+	fsName      = "fs" // the layer directory itself
+)
+
+func (m *layerMeta) save(dir string) error {
+	m.Version = metaVersion
+	raw, err := json.MarshalIndent(m, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(dir+"/"+metaName, append(raw, '\n'), 0o600)
+}
+
+// loadMeta reads the record of a layer of our own store.
+func loadMeta(dir string) (*layerMeta, error) {
+	raw, err := os.ReadFile(dir + "/" + metaName)
+	if err != nil {
+		return nil, err
+	}
+	m := &layerMeta{}
+	if err := json.Unmarshal(raw, m); err != nil {
+		return nil, fmt.Errorf("read %s/%s: %w", dir, metaName, err)
+	}
+	if m.Version != metaVersion {
+		return nil, fmt.Errorf("read %s/%s: version %d, want %d", dir, metaName, m.Version, metaVersion)
+	}
+	return m, nil
+}
+
+// attrs are what a directory will have once all is written.
+type attrs struct {
+	mode     uint32
+	uid, gid uint32
+	time     unix.Timespec
+	xattrs   []layertar.Xattr
+	implied  bool
+}
+
+// impliedAttrs are those of an implied directory that no layer below has.
+func impliedAttrs() *attrs { return &attrs{mode: 0o755, implied: true} }
+
+func entryAttrs(e *layertar.Entry) *attrs {
+	return &attrs{mode: e.Mode, uid: e.UID, gid: e.GID, time: timespec(e), xattrs: e.Xattrs}
+}
+
+func timespec(e *layertar.Entry) unix.Timespec {
+	ts, err := unix.TimeToTimespec(e.ModTime)
+	if err != nil { // past 2038 where the system's times have 32 bits
+		return unix.Timespec{}
+	}
+	return ts
+}
+
+// pathSet is a set of paths.
+type pathSet map[string]bool
+
+func newPathSet(paths []rawPath) pathSet {
+	s := make(pathSet, len(paths))
+	for _, p := range paths {
+		s[string(p)] = true
+	}
+	return s
+}
+
+func (s pathSet) sorted() []rawPath {
+	var out []rawPath
+	for _, p := range slices.Sorted(maps.Keys(s)) {
+		out = append(out, rawPath(p))
+	}
+	return out
+}
+
+// above reports whether the set holds a directory that path lies in.
+func (s pathSet) above(path string) bool {
+	if len(s) == 0 || path == "." {
+		return false
+	}
+	for path != "." {
+		if path = parentOf(path); s[path] {
+			return true
+		}
+	}
+	return false
+}
+
+func parentOf(path string) string {
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		return path[:i]
+	}
+	return "."
+}
+
+func join(parent, base string) string {
+	if parent == "." {
+		return base
+	}
+	return parent + "/" + base
+}

@@ -1,0 +1,148 @@
+package unpack
+
+import (
+	"container/list"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/internal/layertar"
+)
+
+// nodeKind is what lies at a path.
+type nodeKind uint8
+
+const (
+	absent nodeKind = iota
+	directory
+	symlink
+	other
+)
+
+// node is what lies at a path; target is a symlink's.
+type node struct {
+	kind   nodeKind
+	target string
+}
+
+// Bounds on following symlinks: the kernel's own.
+const (
+	maxFollow   = 40
+	maxResolved = layertar.MaxPath
+)
+
+var errNotDir = errors.New("its parent is not a directory")
+
+// follow finds the directory of the tree that name leads to, symlinks
+// followed as if the top of the tree were the root directory, ".." at the top
+// staying there. What is absent is taken as a directory, for it will be made.
+// look says what lies at a path that itself leads through no symlink.
+func follow(name string, look func(path string) (node, error)) (resolved string, missing bool, err error) {
+	var done []string
+	todo := strings.Split(name, "/")
+	absentAt := -1 // depth from which on nothing is there
+	for links := 0; len(todo) > 0; {
+		part := todo[0]
+		todo = todo[1:]
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			done = done[:max(len(done)-1, 0)]
+			if len(done) <= absentAt {
+				absentAt = -1
+			}
+			continue
+		}
+		path := strings.Join(append(done, part), "/")
+		if len(path) > maxResolved {
+			return "", false, &layertar.Error{Kind: layertar.Limit, Err: fmt.Errorf("it leads to a path longer than %d bytes", maxResolved)}
+		}
+		n := node{}
+		if absentAt < 0 {
+			if n, err = look(path); err != nil {
+				return "", false, err
+			}
+		}
+		switch n.kind {
+		case absent:
+			if absentAt < 0 {
+				absentAt = len(done)
+			}
+			done = append(done, part)
+		case directory:
+			done = append(done, part)
+		case symlink:
+			if links++; links > maxFollow {
+				return "", false, &layertar.Error{Kind: layertar.Malformed, Err: errors.New("it leads through too many symlinks")}
+			}
+			if strings.HasPrefix(n.target, "/") {
+				done = done[:0]
+			}
+			todo = append(strings.Split(n.target, "/"), todo...)
+		default:
+			return "", false, &layertar.Error{Kind: layertar.Malformed, Err: errNotDir}
+		}
+	}
+	if len(done) == 0 {
+		return ".", absentAt >= 0, nil
+	}
+	return strings.Join(done, "/"), absentAt >= 0, nil
+}
+
+// dirCache keeps directories open by the name an entry gave them.
+type dirCache struct {
+	max   int
+	byKey map[string]*list.Element
+	order *list.List // most recently used first
+}
+
+type cachedDir struct {
+	key  string
+	path string // that the key leads to, free of symlinks
+	fd   int
+}
+
+func newDirCache(max int) *dirCache {
+	return &dirCache{max: max, byKey: map[string]*list.Element{}, order: list.New()}
+}
+
+func (c *dirCache) get(key string) *cachedDir {
+	el, ok := c.byKey[key]
+	if !ok {
+		return nil
+	}
+	c.order.MoveToFront(el)
+	return el.Value.(*cachedDir)
+}
+
+func (c *dirCache) put(key, path string, fd int) *cachedDir {
+	if c.order.Len() >= c.max {
+		old := c.order.Remove(c.order.Back()).(*cachedDir)
+		delete(c.byKey, old.key)
+		unix.Close(old.fd)
+	}
+	d := &cachedDir{key, path, fd}
+	c.byKey[key] = c.order.PushFront(d)
+	return d
+}
+
+// detach forgets one directory without closing it.
+func (c *dirCache) detach(d *cachedDir) {
+	if el, ok := c.byKey[d.key]; ok && el.Value == d {
+		c.order.Remove(el)
+		delete(c.byKey, d.key)
+	}
+}
+
+// flush forgets everything; called whenever a directory or symlink has been
+// removed, for any name may have led through it (CVE-2021-29136).
+func (c *dirCache) flush() {
+	for el := c.order.Front(); el != nil; el = el.Next() {
+		unix.Close(el.Value.(*cachedDir).fd)
+	}
+	clear(c.byKey)
+	c.order.Init()
+}

@@ -1,0 +1,147 @@
+package unpack
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// stack is layer directories put one on another, as an overlay would show
+// them. It is not safe for concurrent use.
+type stack struct {
+	layers []stackLayer // bottom first
+	dirs   map[string]*found
+}
+
+type stackLayer struct {
+	root    int // fd
+	opaque  pathSet
+	implied pathSet
+	devices pathSet
+}
+
+// found is what lies at a path of a stack.
+type found struct {
+	node
+	layer int // that a file or symlink is of
+	// Of a directory: the layers that make it up, topmost first. all takes no
+	// notice of its being opaque somewhere, as its attributes do not.
+	dirs, all []int
+}
+
+// newStack opens layer directories.
+func newStack() *stack { return &stack{dirs: map[string]*found{}} }
+
+// push puts a layer on top.
+func (s *stack) push(dir string, m *layerMeta) error {
+	fd, err := openDir(dir)
+	if err != nil {
+		return err
+	}
+	clear(s.dirs)
+	s.layers = append(s.layers, stackLayer{fd, newPathSet(m.Opaque), newPathSet(m.Implied), newPathSet(m.Devices)})
+	return nil
+}
+
+func (s *stack) close() {
+	for _, l := range s.layers {
+		unix.Close(l.root)
+	}
+	s.layers = nil
+}
+
+// find says what lies at a path that leads through no symlink.
+func (s *stack) find(path string) (*found, error) {
+	if f := s.dirs[path]; f != nil {
+		return f, nil
+	}
+	f := &found{}
+	var below []int
+	if path == "." {
+		for i := len(s.layers) - 1; i >= 0; i-- {
+			below = append(below, i)
+		}
+	} else {
+		parent, err := s.find(parentOf(path))
+		if err != nil {
+			return nil, err
+		}
+		below = parent.dirs
+	}
+	closed := false // by an opaque directory
+	for _, i := range below {
+		l := s.layers[i]
+		// All parents are directories in this layer: no symlink is followed.
+		st, err := lstatAt(l.root, path)
+		if err == unix.ENOENT {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !isDir(&st) {
+			if f.kind == absent && !isWhiteout(&st) {
+				f.node, err = lookBeneath(l.root, path)
+				f.layer = i
+			}
+			if err != nil {
+				return nil, err
+			}
+			break
+		}
+		f.kind = directory
+		f.all = append(f.all, i)
+		if !closed {
+			f.dirs = append(f.dirs, i)
+		}
+		closed = closed || l.opaque[path]
+	}
+	if f.kind == directory {
+		s.dirs[path] = f
+	}
+	return f, nil
+}
+
+// look is lowerView's.
+func (s *stack) look(path string) (node, error) {
+	f, err := s.find(path)
+	if err != nil {
+		return node{}, err
+	}
+	return f.node, nil
+}
+
+// device is lowerView's.
+func (s *stack) device(path string) bool {
+	for i := len(s.layers) - 1; i >= 0; i-- {
+		if s.layers[i].devices[path] {
+			return true
+		}
+	}
+	return false
+}
+
+// link is lowerView's. The inode is shared: nothing ever writes to it.
+func (s *stack) link(path string, toDir int, to string) error {
+	f, err := s.find(path)
+	if err != nil {
+		return err
+	}
+	from, err := openBeneath(s.layers[f.layer].root, parentOf(path), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	return unix.Linkat(from, baseOf(path), toDir, to, 0)
+}
+
+// attrsFrom returns the layer whose attributes a directory has: the topmost
+// with an entry for it; -1 if none has one.
+func (s *stack) attrsFrom(path string, f *found) int {
+	for _, i := range f.all {
+		if !s.layers[i].implied[path] {
+			return i
+		}
+	}
+	return -1
+}
+
+var _ lowerView = (*stack)(nil)
