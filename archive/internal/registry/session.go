@@ -150,8 +150,8 @@ func (r *Repo) action() string {
 }
 
 // checkRedirect keeps credentials at home: the transport adds them anew where
-// the target is the registry itself. net/http alone would carry them along to
-// another port of the same host.
+// the target is the registry itself, so none are ever carried along. net/http
+// would carry what it was given to another port of the same host.
 func (r *Repo) checkRedirect(req *http.Request, via []*http.Request) error {
 	req.Header.Del("Authorization")
 	req.Header.Del("Referer")
