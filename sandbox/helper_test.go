@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +28,7 @@ const (
 	ordinaryEnv = "IMGPACK_TEST_ORDINARY" // set: these are the tests run again without root
 	probeEnv    = "IMGPACK_TEST_PROBE"    // the probe, already built
 	callerEnv   = "IMGPACK_TEST_CALLER"   // set: this process calls Run on the spec on its stdin
+	habitsEnv   = "IMGPACK_TEST_HABITS"   // set: the caller first takes on bad habits
 	thiefEnv    = "IMGPACK_TEST_THIEF"    // set: this process runs in a sandbox and attacks its own program
 	ordinaryID  = 65534
 )
@@ -47,6 +50,7 @@ type call struct {
 	State   string
 	Args    []string
 	Signals bool
+	Nofile  uint64 // soft limit to start with; also ignores signals, like nohup
 }
 
 // caller is a process of its own that calls Run, to be killed or signalled.
@@ -54,6 +58,9 @@ func caller() {
 	var c call
 	if err := json.Unmarshal([]byte(os.Getenv(callerEnv)), &c); err != nil {
 		panic(err)
+	}
+	if os.Getenv(habitsEnv) != "" {
+		takeHabits(c.Nofile)
 	}
 	s := Spec{Lower: c.Lower, State: c.State, Args: c.Args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	if c.Signals {
@@ -69,6 +76,30 @@ func caller() {
 	os.Exit(st.Code)
 }
 
+// takeHabits executes this process again with a limit, signals that are
+// ignored and signals that are blocked.
+func takeHabits(nofile uint64) {
+	runtime.LockOSThread()
+	var l syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)
+	if err == nil {
+		l.Cur = nofile
+		err = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l)
+	}
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTSTP, syscall.SIGUSR1)
+	blocked := unix.Sigset_t{}
+	blocked.Val[0] = 1<<(syscall.SIGUSR2-1) | 1<<(syscall.SIGCHLD-1)
+	if err == nil {
+		err = unix.PthreadSigmask(unix.SIG_SETMASK, &blocked, nil)
+	}
+	if err == nil {
+		err = syscall.Exec("/proc/self/exe", os.Args, slices.DeleteFunc(os.Environ(), func(e string) bool {
+			return strings.HasPrefix(e, habitsEnv)
+		}))
+	}
+	panic(err)
+}
+
 // command is a caller process for c.
 func (c call) command(t *testing.T) *exec.Cmd {
 	t.Helper()
@@ -78,6 +109,10 @@ func (c call) command(t *testing.T) *exec.Cmd {
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), callerEnv+"="+string(b))
+	if c.Nofile > 0 {
+		// A second exec, since this process's runtime restores its own limit.
+		cmd.Env = append(cmd.Env, habitsEnv+"=1")
+	}
 	return cmd
 }
 

@@ -86,7 +86,7 @@ func readOnlyMount(file string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := setAttrs(fd, attrRO|attrNosuid|attrNodev, 0); err != nil {
+	if err := setAttrs(fd, attrRO|attrNosuid|attrNodev); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}

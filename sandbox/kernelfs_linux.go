@@ -44,7 +44,7 @@ func (s *setup) mountProc() error {
 		return err
 	}
 	s.proc = fd
-	if err := attach(fd, at); err != nil {
+	if err := s.attach(fd, at); err != nil {
 		return err
 	}
 	for _, name := range readonlyProc {
@@ -69,7 +69,7 @@ func (s *setup) coverReadOnly(dir int, name string) error {
 		return err
 	}
 	defer unix.Close(at)
-	return bind(at, at, attrsKernel|attrRO)
+	return s.bind(at, at, attrsKernel|attrRO)
 }
 
 // mask covers paths below dir with an empty file or directory of our scratch.
@@ -105,7 +105,7 @@ func (s *setup) maskOne(at int) error {
 		return err
 	}
 	defer unix.Close(from)
-	return bind(from, at, attrsKernel|attrRO)
+	return s.bind(from, at, attrsKernel|attrRO)
 }
 
 func (s *setup) mountSys() error {
@@ -122,12 +122,12 @@ func (s *setup) mountSys() error {
 		if err != nil {
 			return err
 		}
-		return bind(from, at, attrsKernel|attrRO)
+		return s.bind(from, at, attrsKernel|attrRO)
 	}
 	if err != nil {
 		return err
 	}
-	if err := attach(fd, at); err != nil {
+	if err := s.attach(fd, at); err != nil {
 		return err
 	}
 	if err := s.mask(fd, maskedSys); err != nil {
@@ -161,7 +161,7 @@ func (s *setup) mountDev() error {
 		return err
 	}
 	s.dev = fd
-	if err := attach(fd, at); err != nil {
+	if err := s.attach(fd, at); err != nil {
 		return err
 	}
 	for _, d := range devices {
@@ -204,7 +204,7 @@ func (s *setup) bindDevice(name string, dev uint64) error {
 		return err
 	}
 	defer unix.Close(at)
-	return bind(from, at, attrNosuid|attrNoexec|attrRO)
+	return s.bind(from, at, attrNosuid|attrNoexec|attrRO)
 }
 
 func (s *setup) mountDevDirs() error {
@@ -232,7 +232,7 @@ func (s *setup) mountDevDirs() error {
 		if err != nil {
 			return fmt.Errorf("/dev/%s: %w", m.name, err)
 		}
-		if err := attach(fd, at); err != nil {
+		if err := s.attach(fd, at); err != nil {
 			return fmt.Errorf("/dev/%s: %w", m.name, err)
 		}
 	}

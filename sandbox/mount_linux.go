@@ -73,38 +73,28 @@ func attach(mount, at int) error {
 	return unix.MoveMount(mount, "", at, "", flags)
 }
 
-// clone makes a detached bind mount of the file or directory at, with attrs
-// set on it and, for a directory, on every mount below.
+// clone makes a detached bind mount of the file or directory at, without what
+// is mounted below it, and sets attrs on it.
 func clone(at int, attrs uint64) (int, error) {
-	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH | unix.AT_RECURSIVE
+	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH
 	fd, err := unix.OpenTree(at, "", flags)
 	if err != nil {
 		return -1, fmt.Errorf("clone mount: %w", err)
 	}
-	if err := setAttrs(fd, attrs, unix.AT_RECURSIVE); err != nil {
+	if err := setAttrs(fd, attrs); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
 }
 
-// setAttrs turns on attributes of the mount fd; flags may be AT_RECURSIVE.
-func setAttrs(fd int, attrs uint64, flags uint) error {
-	err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|flags, &unix.MountAttr{Attr_set: attrs})
+// setAttrs turns on attributes of the mount fd.
+func setAttrs(fd int, attrs uint64) error {
+	err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attrs})
 	if err != nil {
 		return fmt.Errorf("set mount attributes: %w", err)
 	}
 	return nil
-}
-
-// bind clones from with attrs and attaches the clone at.
-func bind(from, at int, attrs uint64) error {
-	fd, err := clone(from, attrs)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return attach(fd, at)
 }
 
 // openIn opens a name below a directory that we made or that the kernel fills

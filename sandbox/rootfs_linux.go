@@ -5,7 +5,10 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +23,8 @@ type setup struct {
 	proc    int
 	user    identity
 
-	fds []int // everything opened on the way, closed before the command starts
+	mounts int   // made in the image's tree
+	fds    []int // everything opened on the way, closed before the command starts
 }
 
 // keep notes a descriptor to be closed at the end of the set-up.
@@ -38,7 +42,23 @@ func (s *setup) closeAll() {
 	s.fds = nil
 }
 
-// image is the tree of the image; made is called with what a walk creates.
+// attach puts a detached mount into the image's tree.
+func (s *setup) attach(mount, at int) error {
+	s.mounts++
+	return attach(mount, at)
+}
+
+// bind puts a clone of from, with attrs, into the image's tree.
+func (s *setup) bind(from, at int, attrs uint64) error {
+	fd, err := clone(from, attrs)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return s.attach(fd, at)
+}
+
+// image is the tree of the image.
 func (s *setup) image() tree { return tree{root: s.root} }
 
 // makePrivate cuts this mount namespace off from the one it was copied from.
@@ -134,6 +154,7 @@ func (s *setup) mountOver(o *overlay, dir string) error {
 		s.explain("degraded: this kernel has no lowerdir+; overlay mounted the old way")
 	}
 	s.root, err = s.keep(root, nil)
+	s.mounts = 1
 	return err
 }
 
@@ -209,7 +230,7 @@ func (s *setup) mountEtc() error {
 		if err != nil {
 			return err
 		}
-		if err := bind(from, at, attrs); err != nil {
+		if err := s.bind(from, at, attrs); err != nil {
 			return fmt.Errorf("/etc/%s: %w", f.name, err)
 		}
 	}
@@ -256,7 +277,7 @@ func (s *setup) sealRoot() error {
 		return nil
 	}
 	s.explain("root filesystem: read-only")
-	return setAttrs(s.root, attrRO, 0)
+	return setAttrs(s.root, attrRO)
 }
 
 // pivot makes the overlay the root and lets go of the old one.
@@ -270,13 +291,25 @@ func (s *setup) pivot() error {
 		}
 		return err
 	}
-	// The old root is now stacked on top of ours.
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("detach old root: %w", err)
+	// Now stacked on top of ours: the old root, and on that the scratch.
+	for _, what := range []string{"scratch", "old root"} {
+		if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("detach %s: %w", what, err)
+		}
 	}
 	if err := unix.Chdir("/"); err != nil {
 		return err
 	}
+	if err := s.proveRoot(); err != nil {
+		return err
+	}
+	s.explain("old root detached")
+	return nil
+}
+
+// proveRoot makes sure that the overlay is the root and that no mount of the
+// host is left, neither below "/" nor stacked on it.
+func (s *setup) proveRoot() error {
 	var is, want unix.Stat_t
 	if err := errors.Join(unix.Stat("/", &is), unix.Fstat(s.root, &want)); err != nil {
 		return err
@@ -284,6 +317,31 @@ func (s *setup) pivot() error {
 	if is.Dev != want.Dev || is.Ino != want.Ino {
 		return errors.New("/ is not the image's root")
 	}
-	s.explain("old root detached")
+	fd, err := unix.Openat(s.proc, "1/mountinfo", unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), "mountinfo")
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	return proveMounts(string(b), s.mounts)
+}
+
+// proveMounts wants exactly n mounts in mountinfo, one of them at "/".
+func proveMounts(mountinfo string, n int) error {
+	const pointField = 4
+	roots, all := 0, 0
+	for line := range strings.Lines(mountinfo) {
+		all++
+		if f := strings.Fields(line); len(f) > pointField && f[pointField] == "/" {
+			roots++
+		}
+	}
+	if roots != 1 || all != n {
+		return fmt.Errorf("%d mounts, %d of them at /, where %d were made", all, roots, n)
+	}
 	return nil
 }

@@ -259,8 +259,8 @@ func isolate(a []string) map[string]string {
 	m["swapon"] = name(errnoOf(unix.Syscall(unix.SYS_SWAPOFF, uintptr(unsafe.Pointer(&[]byte("/x\x00")[0])), 0, 0)))
 	m["reboot"] = name(unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF))
 	m["module"] = name(unix.InitModule([]byte("x"), ""))
-	m["packet"] = socket(unix.AF_PACKET, unix.SOCK_RAW)
-	m["raw"] = socket(unix.AF_INET, unix.SOCK_RAW)
+	m["packet"] = socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	m["raw"] = socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
 	network(m, a[1], a[2], a[3])
 	_, err := unix.SysvShmGet(number(a[4]), 1, 0)
 	m["shm"] = name(err)
@@ -311,7 +311,7 @@ func kallsyms() string {
 func processOne(m map[string]string) {
 	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, 1, 0, 0, 0, 0)
 	m["ptrace 1"] = name(errnoOf(0, 0, e))
-	for _, f := range []string{"environ", "mem", "maps", "fd", "root", "exe", "cwd"} {
+	for _, f := range []string{"environ", "mem", "maps", "fd/0", "fd/3", "root", "exe", "cwd"} {
 		m["open 1 "+f] = try("/proc/1/"+f, unix.O_RDONLY)
 	}
 	for _, ns := range []string{"mnt", "pid", "net", "user", "ipc"} {
@@ -319,19 +319,23 @@ func processOne(m map[string]string) {
 		if err == nil {
 			err = unix.Setns(fd, 0)
 		}
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 		m["setns "+ns] = name(err)
 	}
 	fd, err := unix.Open("/proc/self/ns/mnt", unix.O_RDONLY, 0)
 	if err == nil {
 		err = unix.Setns(fd, 0)
+		unix.Close(fd)
 	}
 	m["setns self"] = name(err)
 	b, _ := os.ReadFile("/proc/1/cmdline")
 	m["cmdline 1"] = strings.TrimRight(string(b), "\x00")
 }
 
-func socket(family, typ int) string {
-	fd, err := unix.Socket(family, typ, 0)
+func socket(family, typ, proto int) string {
+	fd, err := unix.Socket(family, typ, proto)
 	if err == nil {
 		unix.Close(fd)
 	}
