@@ -42,7 +42,6 @@ func planTargets(g *manifests.Graph, targets []Target) ([]*targetPush, error) {
 		docs[n.Descriptor.Digest] = n
 	}
 	named := map[string]digest.Digest{}
-	sizes := map[digest.Digest]int64{}
 	pushes := make([]*targetPush, len(targets))
 	for i, target := range targets {
 		root := target.Root.Descriptor.Digest
@@ -55,7 +54,7 @@ func planTargets(g *manifests.Graph, targets []Target) ([]*targetPush, error) {
 			return nil, &manifests.InputError{What: "target", Input: target.Name.String(), Why: fmt.Sprintf("it is to be both %s and %s", other, root)}
 		}
 		named[key] = root
-		w := &targetWalk{docs: docs, sizes: sizes, target: t, seen: map[digest.Digest]bool{}}
+		w := &targetWalk{docs: docs, target: t, seen: map[digest.Digest]bool{}}
 		if err := w.document(target.Root.Descriptor); err != nil {
 			return nil, fmt.Errorf("push %s: %w", target.Name.Familiar(), err)
 		}
@@ -83,30 +82,24 @@ func checkTarget(t Target) error {
 // targetWalk collects what is below a root.
 type targetWalk struct {
 	docs   map[digest.Digest]manifests.Node
-	sizes  map[digest.Digest]int64 // as first claimed, over all targets
 	target *targetPush
 	seen   map[digest.Digest]bool
 }
 
-// visit reports whether a descriptor is new to the target. A blob has one
-// size: a second claim that differs must not reach a registry.
-func (w *targetWalk) visit(d descriptor) (bool, error) {
-	if size, ok := w.sizes[d.Digest]; ok && size != d.Size {
-		return false, manifests.Bad(manifests.KindSize, "blob "+string(d.Digest), "said to be of %d bytes and of %d", size, d.Size)
-	}
-	w.sizes[d.Digest] = d.Size
+// visit reports whether a descriptor is new to the target. That all of one
+// blob agree is an invariant of the graph.
+func (w *targetWalk) visit(d descriptor) bool {
 	if w.seen[d.Digest] {
-		return false, nil
+		return false
 	}
 	w.seen[d.Digest] = true
 	w.target.size += d.Size
-	return true, nil
+	return true
 }
 
 func (w *targetWalk) document(d descriptor) error {
-	fresh, err := w.visit(d)
-	if !fresh || err != nil {
-		return err
+	if !w.visit(d) {
+		return nil
 	}
 	node, ok := w.docs[d.Digest]
 	if !ok {
@@ -128,11 +121,7 @@ func (w *targetWalk) document(d descriptor) error {
 			return err
 		}
 		for _, leaf := range append([]descriptor{m.Config}, m.Layers...) {
-			fresh, err := w.visit(leaf)
-			if err != nil {
-				return err
-			}
-			if fresh {
+			if w.visit(leaf) {
 				w.target.blobs = append(w.target.blobs, leaf)
 			}
 		}

@@ -91,7 +91,7 @@ func (h *hosts) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp, err := t.RoundTrip(req)
-	if errors.Is(err, http.ErrSchemeMismatch) {
+	if notTLS(err) {
 		h.mu.Lock()
 		h.plain[req.URL.Host] = true
 		h.mu.Unlock()
@@ -99,7 +99,14 @@ func (h *hosts) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// errPlainOnly spares a host known to speak http only another attempt at TLS.
+// notTLS reports the failure of a TLS handshake with a server that speaks
+// another protocol. http.Client would make it http.ErrSchemeMismatch.
+func notTLS(err error) bool {
+	var record tls.RecordHeaderError
+	return errors.As(err, &record)
+}
+
+// errPlainOnly spares a host known not to speak TLS another attempt.
 var errPlainOnly = &finalError{http.ErrSchemeMismatch}
 
 func (h *hosts) transport(req *http.Request) (*http.Transport, error) {

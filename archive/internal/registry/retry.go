@@ -83,7 +83,7 @@ func retriable(err error) bool {
 	var dns *net.DNSError
 	switch {
 	case errors.As(err, &final), errors.As(err, &cert), errors.As(err, &unknown),
-		errors.Is(err, http.ErrSchemeMismatch),
+		notTLS(err),
 		errors.As(err, &dns) && dns.IsNotFound:
 		return false
 	}
