@@ -25,23 +25,24 @@ type blobDir struct {
 	file, tree fs.FileMode
 }
 
-// write copies blobs to their places under the directory and forces them to
-// disk. On error some may be there.
+// write copies blobs to their places under the directory and starts writing
+// them to disk. On error some may be there.
 func (b blobDir) write(ctx context.Context, f manifests.Fetcher, blobs []ocispec.Descriptor, n int, progress manifests.Progress) error {
 	if err := b.makeDirs(blobs); err != nil {
 		return err
 	}
-	err := each(ctx, blobs, n, func(ctx context.Context, d ocispec.Descriptor) error {
+	return each(ctx, blobs, n, func(ctx context.Context, d ocispec.Descriptor) error {
 		if err := b.copy(ctx, f, d, progress); err != nil {
 			return fmt.Errorf("write %s: %w", d.Digest, err)
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	// All are on their way to disk by now, so each sync waits for little.
-	err = each(ctx, blobs, n, func(_ context.Context, d ocispec.Descriptor) error {
+}
+
+// sync forces blobs that were written to disk. All are on their way there, so
+// each waits for little.
+func (b blobDir) sync(ctx context.Context, blobs []ocispec.Descriptor, n int) error {
+	err := each(ctx, blobs, n, func(_ context.Context, d ocispec.Descriptor) error {
 		return syncFile(filepath.Join(b.path, blobPath(d.Digest)))
 	})
 	if err != nil {

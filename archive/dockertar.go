@@ -29,8 +29,14 @@ import (
 type dockerTar struct {
 	*container
 	roots []manifests.Root
-	docs  map[digest.Digest][]byte        // the manifests written here
-	blobs map[digest.Digest]tarball.Entry // configs and layers
+	docs  map[digest.Digest][]byte     // the manifests written here
+	blobs map[digest.Digest]dockerBlob // configs and layers
+}
+
+// dockerBlob is a config or a layer as it lies in the archive.
+type dockerBlob struct {
+	entry tarball.Entry
+	layer string // the name manifest.json gives an uncompressed layer; "" for others
 }
 
 var (
@@ -67,7 +73,7 @@ func newDockerTar(ctx context.Context, c *container) (*dockerTar, error) {
 	if count > maxArchiveLayers {
 		return nil, manifests.Bad(manifests.KindLimit, c.in.name, "more than %d layers", maxArchiveLayers)
 	}
-	t := &dockerTar{container: c, docs: map[digest.Digest][]byte{}, blobs: map[digest.Digest]tarball.Entry{}}
+	t := &dockerTar{container: c, docs: map[digest.Digest][]byte{}, blobs: map[digest.Digest]dockerBlob{}}
 	files, err := t.layerFiles(ctx, images)
 	if err != nil {
 		return nil, err
@@ -172,7 +178,7 @@ func (t *dockerTar) add(img dockerImage, files map[string]*layerFile) error {
 	if err := manifests.DecodeJSON(raw, "config "+quote.Clean(img.Config), &config); err != nil {
 		return err
 	}
-	t.keep(d, entry)
+	t.keep(d, dockerBlob{entry: entry})
 	layers, err := t.layers(img, config.RootFS.DiffIDs, files)
 	if err != nil {
 		return err
@@ -197,9 +203,9 @@ func configClaim(name string) (digest.Digest, bool) {
 }
 
 // keep remembers where a blob lies. Of several copies the first is read.
-func (t *dockerTar) keep(d digest.Digest, e tarball.Entry) {
+func (t *dockerTar) keep(d digest.Digest, b dockerBlob) {
 	if _, ok := t.blobs[d]; !ok {
-		t.blobs[d] = e
+		t.blobs[d] = b
 	}
 }
 
@@ -215,13 +221,16 @@ func (t *dockerTar) layers(img dockerImage, diffIDs []digest.Digest, files map[s
 		}
 		f := files[img.Layers[i]]
 		layers[i] = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: id, Size: f.entry.Size}
+		blob := dockerBlob{entry: f.entry}
 		switch f.format {
 		case codec.Gzip:
 			layers[i].MediaType, layers[i].Digest = ocispec.MediaTypeImageLayerGzip, f.digest
 		case codec.Zstd:
 			layers[i].MediaType, layers[i].Digest = ocispec.MediaTypeImageLayerZstd, f.digest
+		default:
+			blob.layer = img.Layers[i]
 		}
-		t.keep(layers[i].Digest, f.entry)
+		t.keep(layers[i].Digest, blob)
 	}
 	return layers, nil
 }
@@ -285,10 +294,30 @@ func (t *dockerTar) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadClo
 	if raw, ok := t.docs[d.Digest]; ok {
 		return manifests.BytesReader(raw, d), nil
 	}
-	if e, ok := t.blobs[d.Digest]; ok {
-		return t.blob(ctx, e, d), nil
+	if b, ok := t.blobs[d.Digest]; ok {
+		r := t.blob(ctx, b.entry, d)
+		if b.layer != "" {
+			r = diffIDReader{r, b.layer}
+		}
+		return r, nil
 	}
 	return nil, t.missing("blob " + string(d.Digest))
+}
+
+// diffIDReader says of a layer's tar that is not what the config says, in which
+// file it lies, and that it is the diffID it breaks.
+type diffIDReader struct {
+	io.ReadCloser
+	name string
+}
+
+func (r diffIDReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	var bad *manifests.ContentError
+	if errors.As(err, &bad) && bad.Kind == manifests.KindDigest {
+		err = &manifests.ContentError{Kind: manifests.KindDiffID, Subject: "layer " + quote.Text(r.name), Err: err}
+	}
+	return n, err
 }
 
 // OpenLayer gives a layer's tar: as it lies in the archive or, where it lies

@@ -57,13 +57,12 @@ func isTar(head []byte) bool {
 	return err == nil || err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// Bounds on what a compressed archive unpacks to: a file may grow a
-// thousandfold, which is the most that gzip can do to honest zeros, only while
-// it is small.
-const (
-	maxRatio      = 1000
-	unboundedSize = 1 << 30
-)
+// maxRatio and unboundedSize bound what a compressed archive unpacks to: a file
+// may grow a thousandfold, which is the most that gzip can do to honest zeros,
+// only while it is small.
+const maxRatio = 1000
+
+var unboundedSize int64 = 1 << 30
 
 // spool copies r, which is in the given format, into a file in dir that has no
 // name and so is gone when it is closed, whatever happens.

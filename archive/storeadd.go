@@ -109,6 +109,9 @@ func (t *addition) copy(ctx context.Context, blobs []ocispec.Descriptor) error {
 	if err := t.stage.write(ctx, t.graph, blobs, t.options.Jobs, t.options.Progress); err != nil {
 		return err
 	}
+	if err := t.stage.sync(ctx, blobs, t.options.Jobs); err != nil {
+		return err
+	}
 	for _, d := range blobs {
 		t.staged[d.Digest] = true
 	}
