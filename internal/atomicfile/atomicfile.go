@@ -130,11 +130,12 @@ func absent(target string) error {
 // rename moves temp to target; unless replace is set, only to a free name.
 // os.Rename will not do: it refuses to take an empty directory's place.
 func rename(temp, target string, replace bool) error {
-	err := error(unix.EINVAL)
+	var flags uint
 	if !replace {
-		err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, target, unix.RENAME_NOREPLACE)
+		flags = unix.RENAME_NOREPLACE
 	}
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // or a file system without it
+	err := unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, target, flags)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // a file system without it
 		if !replace {
 			if err := absent(target); err != nil {
 				return err

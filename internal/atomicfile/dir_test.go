@@ -56,17 +56,17 @@ func TestDirCommit(t *testing.T) {
 
 func TestDirInTheWay(t *testing.T) {
 	dir := t.TempDir()
-	make := func(name string, f func(path string) error) string {
+	plant := func(name string, f func(path string) error) string {
 		path := filepath.Join(dir, name)
 		if err := f(path); err != nil {
 			t.Fatal(err)
 		}
 		return path
 	}
-	empty := make("empty", func(p string) error { return os.Mkdir(p, 0o755) })
-	full := make("full", func(p string) error { return os.MkdirAll(filepath.Join(p, "x"), 0o755) })
-	file := make("file", func(p string) error { return os.WriteFile(p, nil, 0o644) })
-	link := make("link", func(p string) error { return os.Symlink("nowhere", p) })
+	empty := plant("empty", func(p string) error { return os.Mkdir(p, 0o755) })
+	full := plant("full", func(p string) error { return os.MkdirAll(filepath.Join(p, "x"), 0o755) })
+	file := plant("file", func(p string) error { return os.WriteFile(p, nil, 0o644) })
+	link := plant("link", func(p string) error { return os.Symlink("nowhere", p) })
 	for _, target := range []string{empty, full, file, link} {
 		if _, err := CreateDir(target, false); !errors.Is(err, fs.ErrExist) {
 			t.Errorf("%s: %v", target, err)
@@ -92,7 +92,7 @@ func TestDirInTheWay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		make("late", func(p string) error { return os.MkdirAll(filepath.Join(p, "theirs"), 0o755) })
+		plant("late", func(p string) error { return os.MkdirAll(filepath.Join(p, "theirs"), 0o755) })
 		if err := d.Commit(); !errors.Is(err, fs.ErrExist) {
 			t.Errorf("replace %v: %v", replace, err)
 		}
