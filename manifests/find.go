@@ -95,11 +95,11 @@ const maxSuggest = 400
 // missing, too many, wrong or swapped with its neighbour, in any case; or word
 // is all of it up to a ':', '/' or '@'. Of equals the first wins.
 func Suggest(word string, have []string) string {
-	best, nearest := "", min(3, len(word)/3)+1
-	word = strings.ToLower(word)
 	if len(word) > maxSuggest {
 		return ""
 	}
+	best, nearest := "", min(3, len(word)/3)+1
+	word = strings.ToLower(word)
 	for _, h := range have {
 		if len(h) > maxSuggest {
 			continue
