@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"time"
@@ -72,8 +73,32 @@ func run(args []string, s stdio, lookupEnv func(string) (string, bool), now func
 	if err := checkCommand(root, args); err != nil {
 		return a.report(err, wantsJSON(args))
 	}
-	if err := root.ExecuteContext(ctx); err != nil {
-		return a.report(interrupted(ctx, err), a.g.json || a.g.format == "json" || a.g.format == "jsonl" || !a.g.ready && wantsJSON(args))
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
 	}
-	return 0
+	err = interrupted(ctx, err)
+	if cmd.Name() == "run" {
+		err = runError(err)
+	}
+	return a.report(err, a.g.json || a.g.format == "jsonl" || !a.g.ready && wantsJSON(args))
+}
+
+// runError gives every failure of run that is imgpack's own docker's code for
+// it: the codes below are the command's.
+func runError(err error) error {
+	switch code := codeOf(err); code {
+	case codeInterrupted, codeTerminated, codeTimedOut, codeNotRunnable, codeNoCommand:
+		return err
+	default:
+		if is[exitStatus](err) {
+			return err
+		}
+	}
+	f := failure{Op: "run", Err: err}
+	if inner, ok := errors.AsType[*failure](err); ok {
+		f = *inner
+	}
+	f.Code = codeRun
+	return &f
 }

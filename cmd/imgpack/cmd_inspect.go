@@ -84,7 +84,7 @@ func (o *inspectOptions) run(ctx context.Context, a *app, args []string) error {
 	if len(args) == 0 {
 		return usagef("inspect needs at least one SOURCE")
 	}
-	policy := sourcePolicy{registry: &o.registry}
+	policy := sourcePolicy{platform: o.platform, registry: &o.registry}
 	in, err := a.openInputs(ctx, args, policy)
 	if err != nil {
 		return &failure{Op: "inspect", Subject: args[0], Err: err}
@@ -93,7 +93,7 @@ func (o *inspectOptions) run(ctx context.Context, a *app, args []string) error {
 	if o.raw != "" {
 		return o.printRaw(ctx, a, in, args[0])
 	}
-	if err := a.choosePlatforms(ctx, in, o.platform, policy); err != nil {
+	if err := a.choosePlatforms(ctx, in, policy); err != nil {
 		return &failure{Op: "inspect", Subject: in.subject(), Err: err}
 	}
 	graph, err := manifests.NewGraph(ctx, in.entries(), a.g.parallel)
@@ -186,7 +186,7 @@ func (o *inspectOptions) rawDocument(ctx context.Context, a *app, in *inputs, te
 		}
 		return manifests.ReadDocument(ctx, f.Source, f.Root.Descriptor)
 	case "manifest", "config":
-		img, _, err := a.oneImage(ctx, in, text, o.platform, sourcePolicy{registry: &o.registry, onePlatform: true})
+		img, _, err := a.oneImage(ctx, in, text, sourcePolicy{platform: o.platform, registry: &o.registry, onePlatform: true})
 		if err != nil {
 			return nil, err
 		}

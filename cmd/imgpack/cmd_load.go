@@ -75,7 +75,8 @@ func (o *loadOptions) run(ctx context.Context, a *app, args []string) error {
 	case len(args) == 0:
 		args = []string{"-"}
 	}
-	in, err := a.openInputs(ctx, args, sourcePolicy{})
+	policy := sourcePolicy{platform: o.platform}
+	in, err := a.openInputs(ctx, args, policy)
 	if err != nil {
 		return &failure{Op: "load", Subject: args[0], Err: err}
 	}
@@ -83,7 +84,7 @@ func (o *loadOptions) run(ctx context.Context, a *app, args []string) error {
 	if err := in.only(o.only); err != nil {
 		return &failure{Op: "load", Subject: args[0], Err: err}
 	}
-	if err := a.choosePlatforms(ctx, in, o.platform, sourcePolicy{}); err != nil {
+	if err := a.choosePlatforms(ctx, in, policy); err != nil {
 		return &failure{Op: "load", Subject: args[0], Err: err}
 	}
 	return a.addToStore(ctx, in, adding{op: "load", doing: "loading", dryRun: o.dryRun, force: o.force, say: sayLoaded})

@@ -144,7 +144,7 @@ func (o *packOptions) gather(ctx context.Context, a *app, args []string) (*input
 	if len(texts) == 0 {
 		return nil, usagef("pack needs at least one SOURCE, or a list with -f")
 	}
-	policy := sourcePolicy{registry: &o.registry}
+	policy := sourcePolicy{platform: o.platform, registry: &o.registry}
 	in, err := a.openInputs(ctx, texts, policy)
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func (o *packOptions) gather(ctx context.Context, a *app, args []string) (*input
 		in.Close()
 		return nil, &manifests.NotFoundError{Subject: "image left to pack"}
 	}
-	if err := a.choosePlatforms(ctx, in, o.platform, policy); err != nil {
+	if err := a.choosePlatforms(ctx, in, policy); err != nil {
 		in.Close()
 		return nil, err
 	}

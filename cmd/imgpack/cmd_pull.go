@@ -33,13 +33,13 @@ func (o *pullOptions) run(ctx context.Context, a *app, args []string) error {
 	if len(args) == 0 {
 		return usagef("pull needs at least one SOURCE")
 	}
-	policy := sourcePolicy{registry: &o.registry, registryFirst: true}
+	policy := sourcePolicy{platform: o.platform, registry: &o.registry, registryFirst: true}
 	in, err := a.openInputs(ctx, args, policy)
 	if err != nil {
 		return &failure{Op: "pull", Subject: args[0], Err: err}
 	}
 	defer in.Close()
-	if err := a.choosePlatforms(ctx, in, o.platform, policy); err != nil {
+	if err := a.choosePlatforms(ctx, in, policy); err != nil {
 		return &failure{Op: "pull", Subject: args[0], Err: err}
 	}
 	// A pull asks what the tag names now: moving it is what it is for.

@@ -83,7 +83,7 @@ func (o *pushOptions) run(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	policy := sourcePolicy{registry: &o.registry}
+	policy := sourcePolicy{platform: o.platform, registry: &o.registry}
 	if dest == "" {
 		policy.registry = nil
 	}
@@ -155,7 +155,7 @@ func (o *pushOptions) prepare(ctx context.Context, a *app, in *inputs, dest stri
 	if err := in.only(o.only); err != nil {
 		return nil, err
 	}
-	if err := a.choosePlatforms(ctx, in, o.platform, sourcePolicy{registry: &o.registry}); err != nil {
+	if err := a.choosePlatforms(ctx, in, sourcePolicy{platform: o.platform, registry: &o.registry}); err != nil {
 		return nil, err
 	}
 	var targets []archive.Target

@@ -78,13 +78,13 @@ func (o *saveOptions) run(ctx context.Context, a *app, args []string) error {
 			return err
 		}
 	}
-	policy := sourcePolicy{registry: &o.registry}
+	policy := sourcePolicy{platform: o.platform, registry: &o.registry}
 	in, err := a.openInputs(ctx, args, policy)
 	if err != nil {
 		return &failure{Op: "save", Subject: o.output, Err: err}
 	}
 	defer in.Close()
-	if err := a.choosePlatforms(ctx, in, o.platform, policy); err != nil {
+	if err := a.choosePlatforms(ctx, in, policy); err != nil {
 		return &failure{Op: "save", Subject: o.output, Err: err}
 	}
 	graph, err := manifests.NewGraph(ctx, in.entries(), a.g.parallel)

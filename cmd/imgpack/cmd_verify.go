@@ -99,13 +99,13 @@ func (o *verifyOptions) run(ctx context.Context, a *app, args []string) error {
 func (o *verifyOptions) one(ctx context.Context, a *app, text string) (*verifyDoc, error) {
 	doc := &verifyDoc{envelope: kind("verify"), Subject: subjectDoc{Source: text}, Tool: toolDoc{"imgpack", version}, Started: a.now().UTC().Truncate(time.Second)}
 	start := a.now()
-	policy := sourcePolicy{registry: &o.registry}
+	policy := sourcePolicy{platform: o.platform, registry: &o.registry}
 	in, err := a.openInputs(ctx, []string{text}, policy)
 	if err == nil {
 		defer in.Close()
 		_, given, _ := o.platform.choice(a)
 		if given || in.anyRemote() {
-			err = a.choosePlatforms(ctx, in, o.platform, policy)
+			err = a.choosePlatforms(ctx, in, policy)
 		}
 	}
 	if err != nil {

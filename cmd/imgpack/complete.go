@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/imgpack/imgpack/archive"
 	"github.com/imgpack/imgpack/manifests"
@@ -82,8 +83,35 @@ func completions(roots []manifests.Root, prefix, typed string) []cobra.Completio
 	return out
 }
 
-// platformWords are what --platform completes to.
-var platformWords = []cobra.Completion{
-	"local", "all", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386",
-	"linux/ppc64le", "linux/s390x", "linux/riscv64", "windows/amd64",
+// flagWords are what flags with a choice of words complete to.
+var flagWords = map[string][]cobra.Completion{
+	"platform": {
+		"local", "all", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386",
+		"linux/ppc64le", "linux/s390x", "linux/riscv64", "windows/amd64",
+	},
+	"format":   {"table", "json", "jsonl", "name"},
+	"progress": {"auto", "bar", "plain", "json", "none"},
+	"color":    {"auto", "always", "never"},
+	"compress": {"none", "gzip", "zstd"},
+	"map":      {mapKeep, mapStrip, mapFlat},
+	"network":  {"none", "host"},
+	"raw":      {"manifest", "config", "index"},
+}
+
+// asWords are what --as completes to, by command.
+var asWords = map[string][]cobra.Completion{
+	"save":   {string(archive.Hybrid), string(archive.OCI), asLayout},
+	"unpack": {asRootfs, asLayers},
+}
+
+func completeFlags(cmd *cobra.Command) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		words := flagWords[f.Name]
+		if f.Name == "as" {
+			words = asWords[cmd.Name()]
+		}
+		if words != nil { // the flag is there and new: it cannot fail
+			_ = cmd.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+		}
+	})
 }

@@ -26,6 +26,7 @@ const (
 	codeConflict    = 8
 	codeUnsupported = 9
 	codeFailed      = 10
+	codeTimedOut    = 124
 	codeRun         = 125
 	codeNotRunnable = 126
 	codeNoCommand   = 127
@@ -50,7 +51,8 @@ var exitCodes = []exitCode{
 	{codeConflict, "conflict", "output exists, a tag names another digest, or a lock is held"},
 	{codeUnsupported, "unsupported", "well-formed, but not handled here or by this kernel"},
 	{codeFailed, "failed", "anything else, including an internal error"},
-	{codeRun, "run", "run: imgpack itself failed; the command was not started"},
+	{codeTimedOut, "timed-out", "run: --timeout passed, and the command was killed"},
+	{codeRun, "run", "run: imgpack itself failed, whatever the reason"},
 	{codeNotRunnable, "not-runnable", "run: the command cannot be executed"},
 	{codeNoCommand, "no-command", "run: the command is not in the image"},
 	{codeInterrupted, "interrupted", "stopped by SIGINT (Ctrl-C)"},

@@ -9,12 +9,12 @@ import (
 // openImage finds the one image of one platform that text names. The inputs
 // are to be closed.
 func (a *app) openImage(ctx context.Context, text string, p platformFlag, registry *registryFlags) (*manifests.Image, found, *inputs, error) {
-	policy := sourcePolicy{registry: registry, onePlatform: true}
+	policy := sourcePolicy{platform: p, registry: registry, onePlatform: true}
 	in, err := a.openInputs(ctx, []string{text}, policy)
 	if err != nil {
 		return nil, found{}, nil, err
 	}
-	img, f, err := a.oneImage(ctx, in, text, p, policy)
+	img, f, err := a.oneImage(ctx, in, text, policy)
 	if err != nil {
 		in.Close()
 		return nil, found{}, nil, err
@@ -22,8 +22,8 @@ func (a *app) openImage(ctx context.Context, text string, p platformFlag, regist
 	return img, f, in, nil
 }
 
-func (a *app) oneImage(ctx context.Context, in *inputs, text string, p platformFlag, policy sourcePolicy) (*manifests.Image, found, error) {
-	choice, _, err := p.choice(a)
+func (a *app) oneImage(ctx context.Context, in *inputs, text string, policy sourcePolicy) (*manifests.Image, found, error) {
+	choice, _, err := policy.platform.choice(a)
 	if err != nil {
 		return nil, found{}, err
 	}
@@ -37,7 +37,7 @@ func (a *app) oneImage(ctx context.Context, in *inputs, text string, p platformF
 		e := usagef("%s holds %s; this command takes one", printable(text), count(len(in.found), "image"))
 		return nil, found{}, e.hint("name it: %s//%s", text, in.found[0].Root.Display())
 	}
-	if err := a.choosePlatforms(ctx, in, p, policy); err != nil {
+	if err := a.choosePlatforms(ctx, in, policy); err != nil {
 		return nil, found{}, err
 	}
 	f := in.found[0]

@@ -8,9 +8,14 @@ package main
 import (
 	"os"
 	"time"
+
+	"github.com/imgpack/imgpack/sandbox"
 )
 
-func main() { os.Exit(mainCode()) }
+func main() {
+	sandbox.Init() // first: run starts this program again as the sandbox's process 1
+	os.Exit(mainCode())
+}
 
 // mainCode is main as a function, so that tests can run the program as a
 // process of their own.

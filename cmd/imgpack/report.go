@@ -50,6 +50,7 @@ type errorDoc struct {
 	envelope
 	Code      int    `json:"code"`
 	Name      string `json:"name"`
+	Reason    string `json:"reason,omitempty"` // of run: what the failure is called elsewhere
 	Op        string `json:"op,omitempty"`
 	Subject   string `json:"subject,omitempty"`
 	Message   string `json:"message"`
@@ -63,6 +64,9 @@ func describe(err error, code int) errorDoc {
 	e := errorDoc{envelope: kind("error"), Code: code, Name: codeName(code), Hint: hintFor(err), Message: err.Error()}
 	underlying := codeOf(innermost(err))
 	e.Retryable = underlying == codeUnreachable && !is[*offlineError](err)
+	if code == codeRun {
+		e.Reason = codeName(underlying)
+	}
 	if f, ok := errors.AsType[*failure](err); ok {
 		e.Op, e.Subject, e.Kept = f.Op, f.Subject, f.Kept
 		if f.Message != "" {

@@ -62,7 +62,8 @@ var commands = []func(*app) *cobra.Command{
 	newPackCommand, newVerifyCommand,
 	newSaveCommand, newLoadCommand, newPullCommand, newPushCommand,
 	newImagesCommand, newInspectCommand, newHistoryCommand,
-	newTagCommand, newRmiCommand,
+	newUnpackCommand, newRunCommand,
+	newTagCommand, newRmiCommand, newGCCommand,
 	newVersionCommand, newCompletionCommand,
 }
 
@@ -103,7 +104,8 @@ func (a *app) command(s spec, add func(*pflag.FlagSet)) *cobra.Command {
 	if add != nil {
 		add(fs)
 	}
-	a.g.add(fs, s.group != groupUse || cmd.Name() != "run", s.formatShort)
+	a.g.add(fs, cmd.Name() != "run", s.formatShort)
+	completeFlags(cmd)
 	return cmd
 }
 

@@ -18,6 +18,7 @@ import (
 
 // sourcePolicy says where a command finds the images it is given.
 type sourcePolicy struct {
+	platform      platformFlag
 	registry      *registryFlags // nil: the command never dials
 	registryFirst bool           // a bare name is asked of its registry, not of the store
 	onePlatform   bool           // an index always narrows to one platform, wherever it is
@@ -84,6 +85,9 @@ func (a *app) openInputs(ctx context.Context, texts []string, policy sourcePolic
 		return nil, usagef("standard input can be read once only")
 	}
 	o := &opener{app: a, policy: policy}
+	if o.choice, o.chosen, err = policy.platform.choice(a); err != nil {
+		return nil, err
+	}
 	if policy.registry != nil {
 		if o.registry, err = policy.registry.options(a); err != nil {
 			return nil, err
@@ -132,6 +136,8 @@ func (a *app) parseReference(text string) (manifests.Reference, error) {
 type opener struct {
 	app      *app
 	policy   sourcePolicy
+	choice   manifests.Platforms
+	chosen   bool // choice was given
 	registry archive.RegistryOptions
 	store    *archive.Store
 }
@@ -159,7 +165,11 @@ func (o *opener) named(ctx context.Context, n manifests.Name, text string) (*inp
 		return o.dial(ctx, n, text)
 	}
 	in, err := o.stored(n, text)
-	if err == nil || !is[*manifests.NotFoundError](err) {
+	switch {
+	case err == nil && o.lacks(in.found[0].Root):
+		o.app.verbose("%s is in the store for another platform", text)
+		return o.dial(ctx, n, text)
+	case err == nil || !is[*manifests.NotFoundError](err):
 		return in, err
 	}
 	if o.policy.registry != nil {
@@ -173,6 +183,15 @@ func (o *opener) named(ctx context.Context, n manifests.Name, text string) (*inp
 		return nil, pathHint(err, text)
 	}
 	return nil, err
+}
+
+// lacks reports that what the store has was chosen from an index for another
+// platform than what is asked for now, so that the registry is to be asked.
+func (o *opener) lacks(r manifests.Root) bool {
+	if !o.chosen || o.policy.registry == nil || o.app.g.offline || r.Index == "" || r.Descriptor.Platform == nil {
+		return false
+	}
+	return o.choice.All || len(o.choice.List) > 1 || !o.choice.Match(*r.Descriptor.Platform)
 }
 
 func isPath(text string) bool {
@@ -286,8 +305,8 @@ func (p *platformFlag) choice(a *app) (choice manifests.Platforms, given bool, e
 // choice, what comes from a registry by tag narrows to the local platform,
 // what is pinned to an index stays whole, and so does all that somebody
 // already chose when it was put into a file or the store.
-func (a *app) choosePlatforms(ctx context.Context, in *inputs, p platformFlag, policy sourcePolicy) error {
-	choice, given, err := p.choice(a)
+func (a *app) choosePlatforms(ctx context.Context, in *inputs, policy sourcePolicy) error {
+	choice, given, err := policy.platform.choice(a)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/imgpack/imgpack/archive"
+	"github.com/imgpack/imgpack/unpack"
+)
+
+type gcOptions struct{ dryRun bool }
+
+func (o *gcOptions) add(fs *pflag.FlagSet) {
+	group(fs, groupSafety, func(fs *pflag.FlagSet) {
+		fs.BoolVar(&o.dryRun, "dry-run", false, "say what would be freed, and free nothing")
+	})
+}
+
+func newGCCommand(a *app) *cobra.Command {
+	var o gcOptions
+	return a.command(spec{
+		use: "gc [flags]", aliases: []string{"prune"}, group: groupKeep, short: "free what no image of the store needs",
+		long:     "Removes blobs, unpacked layers, and what killed runs left. It never runs by itself.",
+		examples: "imgpack gc --dry-run\nimgpack gc",
+		exits:    []int{codeDenied, codeConflict},
+		run: func(ctx context.Context, args []string) error {
+			if len(args) > 0 {
+				return usagef("gc takes no arguments")
+			}
+			return o.run(ctx, a)
+		},
+	}, o.add)
+}
+
+type gcDoc struct {
+	envelope
+	DryRun bool  `json:"dryRun"`
+	Blobs  int   `json:"blobs"`
+	Layers int   `json:"layers"` // unpacked
+	Temps  int   `json:"leftovers"`
+	Bytes  int64 `json:"bytes"`
+}
+
+func (o *gcOptions) run(ctx context.Context, a *app) error {
+	store, err := archive.OpenStore(a.g.store)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	res, err := store.GC(ctx, archive.GCOptions{DryRun: o.dryRun})
+	if err != nil {
+		return &failure{Op: "gc", Subject: store.Dir(), Err: err}
+	}
+	layers, bytes, err := unpack.NewLayerStore(store.LayerDir()).GC(ctx, res.KeepDiffIDs, o.dryRun)
+	if err != nil {
+		return &failure{Op: "gc", Subject: store.LayerDir(), Err: err}
+	}
+	doc := gcDoc{kind("gc"), o.dryRun, res.Blobs, layers, res.Temps, res.Bytes + bytes}
+	return show(a, listing[gcDoc]{doc: doc, items: []gcDoc{doc},
+		name: func(d gcDoc) string { return a.size(d.Bytes) },
+		human: func() error {
+			words := "freed"
+			if o.dryRun {
+				words = "would free"
+			}
+			return a.printf("%s %s: %s, %s, %s\n", words, a.size(doc.Bytes), count(doc.Blobs, "blob"), count(doc.Layers, "unpacked layer"), count(doc.Temps, "left-over"))
+		},
+	})
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/imgpack/imgpack/archive"
+	"github.com/imgpack/imgpack/manifests"
+	"github.com/imgpack/imgpack/sandbox"
+	"github.com/imgpack/imgpack/unpack"
+)
+
+type runOptions struct {
+	process
+	platform    platformFlag
+	interactive bool
+	hostname    string
+	network     string
+	readOnly    bool
+	capAdd      []string
+	capDrop     []string
+	remove      bool
+	explain     bool
+	timeout     time.Duration
+}
+
+func (o *runOptions) add(fs *pflag.FlagSet) {
+	fs.SetInterspersed(false)
+	o.platform.add(fs, "`OS/ARCH`[/VARIANT] (default: local)")
+	group(fs, groupProcess, func(fs *pflag.FlagSet) {
+		fs.BoolVarP(&o.interactive, "interactive", "i", false, "pass standard input on")
+		fs.StringArrayVarP(&o.env, "env", "e", nil, "set `NAME=VALUE`, or NAME as it is here")
+		fs.StringArrayVar(&o.envFiles, "env-file", nil, "set what `FILE` lists, one a line")
+		fs.StringVarP(&o.workdir, "workdir", "w", "", "start in `DIR`")
+		fs.StringVarP(&o.user, "user", "u", "", "run as `USER`[:GROUP], names or numbers")
+		fs.Func("entrypoint", "run `PROGRAM` instead of the image's entrypoint and command", func(s string) error {
+			o.entrypoint = &s
+			return nil
+		})
+		fs.DurationVar(&o.timeout, "timeout", 0, "kill it after `TIME`, such as 30s, and exit with 124")
+	})
+	group(fs, groupSandbox, func(fs *pflag.FlagSet) {
+		fs.StringVar(&o.hostname, "hostname", "", "host `NAME` in the sandbox (default: localhost)")
+		fs.StringVar(&o.network, "network", "none", "none (loopback only) or host")
+		fs.BoolVar(&o.readOnly, "read-only", false, "make the root file system read-only")
+		fs.StringSliceVar(&o.capAdd, "cap-add", nil, "keep `CAPABILITY` too")
+		fs.StringSliceVar(&o.capDrop, "cap-drop", nil, "drop `CAPABILITY`, or ALL")
+		fs.BoolVar(&o.explain, "explain", false, "say each step of isolation, and what had to be weaker than usual")
+		fs.BoolVar(&o.remove, "rm", false, "as with docker; nothing is ever kept")
+	})
+}
+
+func newRunCommand(a *app) *cobra.Command {
+	var o runOptions
+	return a.command(spec{
+		use: "run [flags] IMAGE [COMMAND [ARG...]]", group: groupUse, short: "start an image in a small sandbox",
+		long: "No daemon, no root, no network unless asked for; nothing the command writes is\nkept. The exit status is the command's. Flags go before IMAGE.",
+		examples: "imgpack run nginx:1.27 nginx -t\n" +
+			"imgpack run -e DEBUG=1 --read-only site.imgpack//shop/api:2 /bin/api --version\n" +
+			"imgpack run --explain --timeout 30s redis:7.4",
+		exits:    []int{codeTimedOut, codeRun, codeNotRunnable, codeNoCommand},
+		complete: a.completeOneImage,
+		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
+	}, o.add)
+}
+
+func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
+	if len(args) == 0 {
+		return usagef("run needs an IMAGE")
+	}
+	spec, err := o.sandbox(a)
+	if err != nil {
+		return err
+	}
+	img, f, in, err := a.openImage(ctx, args[0], o.platform, nil)
+	if err != nil {
+		return &failure{Op: "run", Subject: args[0], Err: err}
+	}
+	defer in.Close()
+	if err := o.process.fill(a, &spec, img, args[1:]); err != nil {
+		return &failure{Op: "run", Subject: args[0], Err: err}
+	}
+	rootfs, err := a.unpackLayers(ctx, f.Source, img)
+	if err != nil {
+		return &failure{Op: "run", Subject: args[0], Message: "cannot unpack " + printable(args[0]), Err: err}
+	}
+	spec.Lower = rootfs.Lower
+	if spec.State, err = a.runState(); err != nil {
+		return &failure{Op: "run", Subject: args[0], Err: err}
+	}
+	return o.start(ctx, a, spec, img, args[0])
+}
+
+// sandbox turns the flags into a spec.
+func (o *runOptions) sandbox(a *app) (sandbox.Spec, error) {
+	spec := sandbox.Spec{ReadOnly: o.readOnly, Hostname: o.hostname}
+	switch o.network {
+	case "none":
+	case "host":
+		spec.Network = sandbox.Host
+	default:
+		return spec, usagef("--network is none or host, not %q", o.network)
+	}
+	if o.timeout < 0 {
+		return spec, usagef("--timeout must not be negative")
+	}
+	caps, err := capabilities(o.capAdd, o.capDrop)
+	if err != nil {
+		return spec, err
+	}
+	spec.Capabilities = caps
+	if o.interactive {
+		spec.Stdin, _ = a.In.(*os.File)
+	}
+	spec.Stdout, _ = a.Out.(*os.File)
+	spec.Stderr, _ = a.Err.(*os.File)
+	if o.explain {
+		spec.Explain = func(step string) { fmt.Fprintf(a.Err, "sandbox: %s\n", printable(step)) }
+	}
+	return spec, nil
+}
+
+// unpackLayers makes the image's layer directories in the store, or finds
+// them there.
+func (a *app) unpackLayers(ctx context.Context, src manifests.Fetcher, img *manifests.Image) (*unpack.Rootfs, error) {
+	store, err := archive.OpenStore(a.g.store)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	layers := unpack.NewLayerStore(store.LayerDir())
+	p := a.startProgress("unpacking", img.Size())
+	defer p.end()
+	rootfs, _, err := layers.Unpack(ctx, src, img, unpack.Options{Jobs: a.g.parallel, Progress: p.report()})
+	return rootfs, err
+}
+
+// runState is the directory for what running sandboxes write.
+func (a *app) runState() (string, error) {
+	dir, err := filepath.Abs(filepath.Join(a.g.store, "run"))
+	if err != nil {
+		return "", err
+	}
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+var errTimeout = errors.New("it took longer than --timeout allows")
+
+// start runs the sandbox to its end. What it returns carries the exit code.
+func (o *runOptions) start(ctx context.Context, a *app, spec sandbox.Spec, img *manifests.Image, subject string) error {
+	if o.timeout > 0 {
+		limited, cancel := context.WithTimeoutCause(ctx, o.timeout, errTimeout)
+		defer cancel()
+		ctx = limited
+	}
+	spec.Signals = a.signals.handOver()
+	status, err := sandbox.Run(ctx, spec)
+	switch {
+	case errors.Is(context.Cause(ctx), errTimeout) && err != nil:
+		return &failure{Op: "run", Subject: subject, Code: codeTimedOut, Message: "killed " + printable(subject), Err: errTimeout}
+	case err != nil:
+		f := &failure{Op: "run", Subject: subject, Message: "cannot run " + printable(subject), Err: err}
+		var start *sandbox.StartError
+		var unsupported *sandbox.UnsupportedError
+		if errors.As(err, &start) {
+			f.Code, f.Hint = start.Code, start.Hint
+		} else if errors.As(err, &unsupported) {
+			f.Hint = unsupported.Hint
+		}
+		if local := (manifests.Platforms{}); f.Hint == "" && !local.Match(img.Platform()) {
+			f.Hint = fmt.Sprintf("the image is for %s, this machine is %s", manifests.FormatPlatform(img.Platform()), manifests.FormatPlatform(manifests.LocalPlatform()))
+		}
+		return f
+	case status.Code != 0:
+		return exitStatus(status.Code)
+	}
+	return nil
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/imgpack/imgpack/internal/quote"
+	"github.com/imgpack/imgpack/manifests"
+	"github.com/imgpack/imgpack/unpack"
+)
+
+type unpackOptions struct {
+	as       string
+	noXattrs bool
+	platform platformFlag
+}
+
+// What unpack makes.
+const (
+	asRootfs = "rootfs"
+	asLayers = "layers"
+)
+
+func (o *unpackOptions) add(fs *pflag.FlagSet) {
+	o.platform.add(fs, "`OS/ARCH`[/VARIANT] (default: local)")
+	group(fs, groupOutput, func(fs *pflag.FlagSet) {
+		fs.StringVar(&o.as, "as", asRootfs, "rootfs (one tree) or layers (one directory each, and the mount line)")
+		fs.BoolVar(&o.noXattrs, "no-xattrs", false, "leave out extended attributes")
+	})
+}
+
+func newUnpackCommand(a *app) *cobra.Command {
+	var o unpackOptions
+	return a.command(spec{
+		use: "unpack [flags] IMAGE DIR", group: groupUse, short: "write an image's files to a directory",
+		long: "DIR must not exist, or be empty; it appears whole or not at all. Digests and\ndiff IDs are checked on the way. An ordinary user owns all files.",
+		examples: "imgpack unpack nginx:1.27 ./rootfs\n" +
+			"imgpack unpack --as layers site.imgpack//nginx:1.27 ./layers",
+		exits:    []int{codeNo, codeNotFound, codeNoSpace, codeConflict},
+		complete: a.completeOneImage,
+		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
+	}, o.add)
+}
+
+type unpackDoc struct {
+	envelope
+	Ref      string        `json:"ref"`
+	Digest   digest.Digest `json:"digest"`
+	Dir      string        `json:"dir"`
+	As       string        `json:"as"`
+	Entries  int           `json:"entries"`
+	Files    int           `json:"files"`
+	Bytes    int64         `json:"bytes"`
+	Squashed int           `json:"squashedOwners"`
+	Skipped  []skippedDoc  `json:"skipped"`
+	Seconds  float64       `json:"seconds"`
+}
+
+type skippedDoc struct {
+	Kind  string `json:"kind"`
+	Layer int    `json:"layer"`
+	Path  string `json:"path"`
+	Why   string `json:"why"`
+}
+
+func (o *unpackOptions) run(ctx context.Context, a *app, args []string) error {
+	switch {
+	case len(args) != 2:
+		return usagef("unpack takes an IMAGE and a DIR")
+	case o.as != asRootfs && o.as != asLayers:
+		return usagef("--as is rootfs or layers, not %q", o.as)
+	}
+	start := a.now()
+	img, f, in, err := a.openImage(ctx, args[0], o.platform, nil)
+	if err != nil {
+		return &failure{Op: "unpack", Subject: args[0], Err: err}
+	}
+	defer in.Close()
+	p := a.startProgress("unpacking", img.Size())
+	res, err := o.write(ctx, f.Source, img, args[1], unpack.Options{Jobs: a.g.parallel, Progress: p.report(), NoXattrs: o.noXattrs})
+	p.end()
+	if err != nil {
+		return &failure{Op: "unpack", Subject: args[0], Message: fmt.Sprintf("cannot unpack %s to %s", printable(args[0]), quote.Clean(args[1])), Hint: unpackHint(err), Err: err}
+	}
+	doc := unpackDoc{
+		envelope: kind("unpack"), Ref: refOf(f.Root), Digest: img.Descriptor.Digest, Dir: args[1], As: o.as,
+		Entries: res.Entries, Files: res.Files, Bytes: res.Bytes, Squashed: res.SquashedOwners, Skipped: []skippedDoc{}, Seconds: a.now().Sub(start).Seconds(),
+	}
+	for _, s := range res.Skipped {
+		doc.Skipped = append(doc.Skipped, skippedDoc{s.Kind, s.Layer, quote.Clean(s.Path), s.Why})
+	}
+	return o.show(a, f.Root, doc)
+}
+
+func (o *unpackOptions) write(ctx context.Context, src manifests.Fetcher, img *manifests.Image, dir string, options unpack.Options) (*unpack.Result, error) {
+	if o.as == asLayers {
+		_, res, err := unpack.WriteLayers(ctx, src, img, dir, options)
+		return res, err
+	}
+	return unpack.WriteRootfs(ctx, src, img, dir, options)
+}
+
+func unpackHint(err error) string {
+	if codeOf(err) == codeConflict {
+		return "directories are never merged or replaced; name a new one"
+	}
+	return ""
+}
+
+func (o *unpackOptions) show(a *app, r manifests.Root, d unpackDoc) error {
+	return show(a, listing[unpackDoc]{doc: d, items: []unpackDoc{d},
+		name: func(d unpackDoc) string { return d.Dir },
+		human: func() error {
+			a.noteSkipped(d.Skipped)
+			line := fmt.Sprintf("unpacked %s to %s: %s, %s, %s", r.Display(), quote.Clean(d.Dir), count(d.Files, "file"), a.size(d.Bytes), secondsText(d.Seconds))
+			if d.Squashed > 0 {
+				line += fmt.Sprintf(", %s squashed (rootless)", count(d.Squashed, "owner"))
+			}
+			return a.printf("%s\n", line)
+		}})
+}
+
+// noteSkipped says what was not made as the image has it: all with -v, else
+// how much of each kind.
+func (a *app) noteSkipped(skipped []skippedDoc) {
+	var kinds []string
+	counts := map[string]int{}
+	for _, s := range skipped {
+		if a.g.verbose > 0 {
+			a.note("not made: %s %s (layer %d): %s", s.Kind, s.Path, s.Layer, s.Why)
+			continue
+		}
+		if counts[s.Kind] == 0 {
+			kinds = append(kinds, s.Kind)
+		}
+		counts[s.Kind]++
+	}
+	for _, k := range kinds {
+		a.note("note: not made as in the image: %s; --verbose lists them", count(counts[k], k))
+	}
+}
