@@ -127,18 +127,18 @@ func (b *Bundle) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser
 	if s.size != d.Size {
 		return nil, manifests.Bad(manifests.KindSize, "blob "+string(d.Digest), "%d bytes are stored, its descriptor says %d", s.size, d.Size)
 	}
-	in := &reader{ctx: ctx.Err, r: io.NewSectionReader(b.r, s.offset, s.size)}
+	in := &reader{stopped: ctx.Err, r: io.NewSectionReader(b.r, s.offset, s.size)}
 	return manifests.VerifyReader(in, d), nil
 }
 
 // reader reads a blob's bytes until the work is cancelled.
 type reader struct {
-	ctx func() error
-	r   io.Reader
+	stopped func() error
+	r       io.Reader
 }
 
 func (r *reader) Read(p []byte) (int, error) {
-	if err := r.ctx(); err != nil {
+	if err := r.stopped(); err != nil {
 		return 0, err
 	}
 	return r.r.Read(p)

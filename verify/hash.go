@@ -3,7 +3,6 @@ package verify
 import (
 	"cmp"
 	"context"
-	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -52,7 +51,7 @@ func (w *walker) leaf(ctx context.Context, b *blob) error {
 		return nil
 	}
 	b.read = true
-	in := &meter{ctx: ctx, r: r, desc: b.desc, progress: w.o.Progress}
+	in := &meter{r: r, stopped: ctx.Err, desc: b.desc, progress: w.o.Progress}
 	if w.o.Deep && len(b.diffIDs) > 0 {
 		err = b.unpack(in)
 	} else {
@@ -80,17 +79,16 @@ func (b *blob) compareTypes(head []byte) {
 
 // meter counts what is read through it and keeps the first bytes.
 type meter struct {
-	ctx      context.Context //nolint:containedctx // lives for one blob
 	r        io.Reader
+	stopped  func() error // says whether the work was cancelled
 	desc     ocispec.Descriptor
 	progress manifests.Progress
 	n        int64
 	head     []byte
-	err      error // the first of r, but for io.EOF
 }
 
 func (m *meter) Read(p []byte) (int, error) {
-	if err := m.ctx.Err(); err != nil {
+	if err := m.stopped(); err != nil {
 		return 0, err
 	}
 	n, err := m.r.Read(p)
@@ -100,9 +98,6 @@ func (m *meter) Read(p []byte) (int, error) {
 	m.n += int64(n)
 	if n > 0 && m.progress != nil {
 		m.progress(m.desc, int64(n))
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		m.err = err
 	}
 	return n, err
 }
