@@ -13,7 +13,7 @@ import (
 	"github.com/imgpack/imgpack/internal/quote"
 )
 
-// Limits on a graph; see the catalogue of hostile input in docs/security.md.
+// Limits on a graph.
 const (
 	// maxIndexDepth bounds how deep indexes nest; honest ones do not.
 	maxIndexDepth = 3
