@@ -24,6 +24,7 @@ import (
 //	lock     held by whoever changes index.json or blobs; holds its process id
 //	tmp/     unfinished work, each piece locked by the process it belongs to
 //	layers/  unpacked layers, which belong to package unpack
+//	run/     what running sandboxes write
 //
 // Blobs are copied into tmp and forced to disk without holding the lock, then
 // renamed into place under it, index.json last: readers need no lock, a killed

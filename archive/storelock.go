@@ -88,7 +88,7 @@ func (s *Store) checkOurs() error {
 		switch n.Name() {
 		case "lock", "oci-layout":
 			return nil
-		case "layers", "tmp":
+		case "layers", "run", "tmp":
 		default:
 			foreign = n.Name()
 		}
