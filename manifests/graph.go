@@ -25,7 +25,7 @@ const (
 // name people know it by.
 type Root struct {
 	Name       Name   // zero when it has none
-	Label      string // what its layout calls it, where that is no full name: a bare tag
+	Label      string // what its layout calls it, where that is neither Name nor Name's tag
 	Descriptor ocispec.Descriptor
 	Index      digest.Digest // the index Descriptor was chosen from; "" if none
 	Rebuilt    bool

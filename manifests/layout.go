@@ -38,8 +38,8 @@ func ParseLayoutMarker(raw []byte) error {
 
 // ParseLayoutIndex reads a layout's index.json into its roots, in order. A
 // root's name comes from containerd's annotation, or from the specification's
-// own where that holds more than a tag; its label is the specification's,
-// where that says more than the name. Other annotations are not kept.
+// own where that holds more than a tag; its label is the specification's where
+// that is neither the name nor its tag. Other annotations are not kept.
 func ParseLayoutIndex(raw []byte) ([]Root, error) {
 	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: ocispec.ImageIndexFile}
 	x, err := ParseIndex(raw, desc)
@@ -68,7 +68,7 @@ func rootOf(d ocispec.Descriptor) Root {
 			break
 		}
 	}
-	if r.Label == r.Name.Tag {
+	if n, err := ParseName(r.Label, ""); r.Label == r.Name.Tag || err == nil && n == r.Name {
 		r.Label = ""
 	}
 	d.Annotations = nil

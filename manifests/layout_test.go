@@ -38,7 +38,7 @@ func TestLayoutIndexRoundTrip(t *testing.T) {
 		{{Name: root("nginx:1", m).Name, Label: "stable", Descriptor: m}},
 		{{Name: root("nginx:1", m).Name, Descriptor: m, Index: x.Digest}},
 		{{Name: root("nginx:1", m).Name, Descriptor: x, Rebuilt: true}},
-		{{Name: root("nginx:1", m).Name, Label: "nginx:1", Descriptor: x}},
+		{{Name: root("nginx:1", m).Name, Label: "redis:1", Descriptor: x}},
 	} {
 		raw, err := FormatLayoutIndex(roots)
 		if err != nil {
@@ -78,12 +78,14 @@ func TestParseLayoutIndex(t *testing.T) {
 	}{
 		{"nothing", ``, Root{}},
 		{"skopeo's tag", `"` + ref + `":"1.27"`, Root{Label: "1.27"}},
-		{"skopeo's name", `"` + ref + `":"api:v1"`, Root{Name: root("api:v1", ocispec.Descriptor{}).Name, Label: "api:v1"}},
-		{"podman's name", `"` + ref + `":"quay.io/a/b:1"`, Root{Name: root("quay.io/a/b:1", ocispec.Descriptor{}).Name, Label: "quay.io/a/b:1"}},
+		{"skopeo's name", `"` + ref + `":"api:v1"`, Root{Name: root("api:v1", ocispec.Descriptor{}).Name}},
+		{"podman's name", `"` + ref + `":"quay.io/a/b:1"`, Root{Name: root("quay.io/a/b:1", ocispec.Descriptor{}).Name}},
 		{"containerd's and docker's", `"` + full + `":"docker.io/library/a:1","` + ref + `":"1"`, Root{Name: root("a:1", ocispec.Descriptor{}).Name}},
 		{"containerd's, another tag", `"` + full + `":"docker.io/library/a:1","` + ref + `":"2"`, Root{Name: root("a:1", ocispec.Descriptor{}).Name, Label: "2"}},
+		{"a label that is another name", `"` + full + `":"a:1","` + ref + `":"b:1"`, Root{Name: root("a:1", ocispec.Descriptor{}).Name, Label: "b:1"}},
+		{"a label without its tag", `"` + ref + `":"team/app"`, Root{Name: root("team/app", ocispec.Descriptor{}).Name}},
 		{"a bad name", `"` + full + `":"A:1"`, Root{}},
-		{"a bad name and a good label", `"` + full + `":"A:1","` + ref + `":"b:2"`, Root{Name: root("b:2", ocispec.Descriptor{}).Name, Label: "b:2"}},
+		{"a bad name and a good label", `"` + full + `":"A:1","` + ref + `":"b:2"`, Root{Name: root("b:2", ocispec.Descriptor{}).Name}},
 		{"a label that is no name", `"` + ref + `":"../../etc"`, Root{Label: "../../etc"}},
 		{"an option for a label", `"` + ref + `":"--force"`, Root{Label: "--force"}},
 		{"a bad index", `"` + annotationIndex + `":"sha256:x"`, Root{}},

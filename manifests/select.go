@@ -13,8 +13,8 @@ import (
 // Select narrows a root to a choice of platforms and returns the entry to
 // carry. Never does it make an index whose children are absent:
 //
-//   - A manifest is taken as it is; Select fails only if its config is of a
-//     platform that was asked for in words and is not it.
+//   - A manifest is taken as it is; Select fails only if platforms are asked for
+//     in words and its config names another.
 //   - All platforms of an index, or a choice that leaves no platform out: the
 //     index itself, exact, with whatever else it lists (attestations).
 //   - One platform: that manifest, exact in itself, with the index recorded.
@@ -154,8 +154,11 @@ func noPlatform(r Root, want string, images []ocispec.Descriptor) error {
 
 func matchManifest(ctx context.Context, f Fetcher, r Root, choice Platforms) error {
 	found, err := askPlatform(ctx, f, r.Descriptor)
-	if err != nil || len(found) == 0 || choice.Match(*found[0].Platform) {
+	if err != nil || len(found) == 0 {
 		return err
+	}
+	if p := *found[0].Platform; p.OS == "" && p.Architecture == "" || choice.Match(p) {
+		return nil
 	}
 	return noPlatform(r, choice.String(), found)
 }

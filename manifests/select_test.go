@@ -50,6 +50,8 @@ func TestSelect(t *testing.T) {
 		}
 		return s.index(children...)
 	}
+	anywhere := s.parts("linux/amd64", "one")
+	anywhere.config.Platform = ocispec.Platform{}
 	two := many("linux/amd64", "linux/s390x", "attestation", "signature", "odd")
 	for _, c := range []struct {
 		what   string
@@ -86,6 +88,7 @@ func TestSelect(t *testing.T) {
 		{"a manifest", s.image("linux/s390x"), "linux/s390x", Exact, "linux/s390x"},
 		{"a manifest, one of two", s.image("linux/s390x"), "linux/amd64,linux/s390x", Exact, "linux/s390x"},
 		{"a manifest of another", s.image("linux/s390x"), "linux/amd64", "", "linux/s390x"},
+		{"a manifest of no platform", s.write(anywhere), "linux/amd64", Exact, "unknown/unknown"},
 		{"an artifact", s.statement("x"), "linux/amd64", Exact, ""},
 	} {
 		before := root("x:1", c.d)
