@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -271,6 +272,21 @@ func TestPlanRefuses(t *testing.T) {
 	}
 	if _, err := dedupe.NewPlan(b.Graph(t), dedupe.PlanOptions{}); err == nil {
 		t.Error("a bundle of nothing was planned")
+	}
+	reserved := one
+	reserved.Descriptor.ArtifactType = "application/vnd.imgpack.bundle.chunk.v1"
+	if _, err = dedupe.NewPlan(b.Graph(t, reserved), dedupe.PlanOptions{}); !fixtures.Matches(err, fixtures.Unsupported) {
+		t.Errorf("reserved type: %v", err)
+	}
+	many := make([]manifests.Root, 10_001)
+	for i := range many {
+		many[i] = manifests.Root{Label: strconv.Itoa(i), Descriptor: one.Descriptor}
+	}
+	if _, err = dedupe.NewPlan(b.Graph(t, many...), dedupe.PlanOptions{}); !fixtures.Matches(err, manifests.KindLimit) {
+		t.Errorf("too many images: %v", err)
+	}
+	if _, err = dedupe.NewPlan(b.Graph(t, many[1:]...), dedupe.PlanOptions{}); err != nil {
+		t.Errorf("as many as there may be: %v", err)
 	}
 }
 

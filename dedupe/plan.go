@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -80,8 +79,8 @@ func NewPlan(g *manifests.Graph, _ PlanOptions) (*Plan, error) {
 		return nil, err
 	}
 	p.index = seal(index)
-	if len(p.index) > manifests.MaxDocument {
-		return nil, manifests.Bad(manifests.KindLimit, indexName, "%d bytes are more than %d: too many images for one bundle", len(p.index), manifests.MaxDocument)
+	if _, _, err := (&scanner{name: "bundle"}).index(p.index); err != nil {
+		return nil, err // as a reader would refuse it, before anything is fetched
 	}
 	head, err := tarball.NewPlan(p.headMembers())
 	if err != nil {
@@ -119,9 +118,6 @@ func distinct(roots []manifests.Root) ([]manifests.Root, error) {
 		}
 		if r.Name.IsZero() && slices.ContainsFunc(out, same) {
 			continue
-		}
-		if strings.HasPrefix(r.Descriptor.ArtifactType, reservedTypes) {
-			return nil, &manifests.UnsupportedError{Subject: r.Display(), Reason: "a bundle cannot hold the index of another"}
 		}
 		out = append(out, r)
 	}
