@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/moby/sys/capability"
@@ -34,14 +35,14 @@ func (s *setup) launch() (int, error) {
 		}
 	}
 	type result struct {
-		pid int
-		err error
+		pid, thread int
+		err         error
 	}
 	done := make(chan result)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		pid, err := s.launchHere(files)
-		done <- result{pid, err}
+		done <- result{pid, unix.Gettid(), err}
 	}()
 	r := <-done
 	if r.err != nil {
@@ -53,7 +54,33 @@ func (s *setup) launch() (int, error) {
 			return 0, inStep("let go of standard streams", err)
 		}
 	}
+	if err := keepOnlyKill(r.thread); err != nil {
+		s.explain("degraded: process 1 keeps its capabilities: %v", err)
+	}
 	return r.pid, nil
+}
+
+// keepOnlyKill leaves the reaper the one capability it needs, to signal a
+// command of another user. launcher is the thread that has given up more than
+// that; the runtime wants the same answer from all threads, so it must be gone.
+func keepOnlyKill(launcher int) error {
+	const tries = 100 // it is gone within the first few
+	for range tries {
+		if unix.Tgkill(unix.Getpid(), launcher, 0) == unix.ESRCH {
+			break
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+	if err := unix.Tgkill(unix.Getpid(), launcher, 0); err != unix.ESRCH {
+		return errors.New("its launching thread is still there")
+	}
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := [2]unix.CapUserData{{Effective: 1 << unix.CAP_KILL, Permitted: 1 << unix.CAP_KILL}}
+	_, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
+	if e != 0 { // ENOTSUP in a program built with cgo
+		return e
+	}
+	return nil
 }
 
 // launchHere runs on the thread that gives everything up. The order matters:

@@ -119,7 +119,8 @@ const maxLower = 500
 type overlay struct {
 	lower       []int
 	upper, work int
-	attach      int // directory to attach the mount to
+	dir         int    // holds the directory to attach the mount to
+	name        string // of that directory
 }
 
 // options says how every overlay here is mounted. user.overlay.* marks work
@@ -169,7 +170,12 @@ func (o *overlay) mountByDescriptor() (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := attach(root, o.attach); err != nil {
+	at, err := openIn(o.dir, o.name)
+	if err == nil {
+		err = attach(root, at)
+		unix.Close(at)
+	}
+	if err != nil {
 		unix.Close(root)
 		return -1, fmt.Errorf("attach overlay: %w", err)
 	}
@@ -194,9 +200,8 @@ func (o *overlay) mountByPath() (int, error) {
 		return -1, fmt.Errorf("%d layers are too many for this kernel, which needs Linux 6.8 for so many", len(o.lower))
 	}
 	const flags = unix.MS_NODEV | unix.MS_NOSUID
-	if err := unix.Mount("overlay", fdPath(o.attach), "overlay", flags, data); err != nil {
+	if err := unix.Mount("overlay", fdPath(o.dir)+"/"+o.name, "overlay", flags, data); err != nil {
 		return -1, fmt.Errorf("mount overlay: %w", err)
 	}
-	// The descriptor is of the directory below the mount; its path leads on top.
-	return unix.Open(fdPath(o.attach)+"/.", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return openIn(o.dir, o.name)
 }

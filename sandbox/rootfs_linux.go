@@ -98,7 +98,7 @@ func (s *setup) mountScratch() error {
 
 // mountOverlay puts the image's tree together.
 func (s *setup) mountOverlay() error {
-	o := &overlay{}
+	o := &overlay{dir: s.scratch, name: "root"}
 	for _, dir := range s.plan.Lower {
 		fd, err := s.keep(unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
 		if err != nil {
@@ -106,11 +106,6 @@ func (s *setup) mountOverlay() error {
 		}
 		o.lower = append(o.lower, fd)
 	}
-	at, err := s.keep(openIn(s.scratch, "root"))
-	if err != nil {
-		return err
-	}
-	o.attach = at
 	if s.plan.RunDir != "" {
 		err := s.mountOver(o, s.plan.RunDir)
 		if err == nil {

@@ -51,16 +51,17 @@ var commands = map[string]func([]string){
 			fmt.Println(p, name(os.WriteFile(p, []byte("x"), 0o644)))
 		}
 	},
-	"sleep":    func(a []string) { fmt.Println("ready"); time.Sleep(time.Duration(number(a[0])) * time.Millisecond) },
-	"signals":  func([]string) { waitSignal() },
-	"stubborn": func(a []string) { stubborn(a) },
-	"orphan":   func([]string) { orphan() },
-	"abandon":  func([]string) { abandon() },
-	"identity": func([]string) { emit(identity()) },
-	"isolate":  func(a []string) { emit(isolate(a)) },
-	"ruin":     func([]string) { emit(ruin()) },
-	"streams":  func([]string) { emit(streams()) },
-	"exe":      func([]string) { emit(stealExe()) },
+	"sleep":     func(a []string) { fmt.Println("ready"); time.Sleep(time.Duration(number(a[0])) * time.Millisecond) },
+	"signals":   func([]string) { waitSignal() },
+	"stubborn":  func(a []string) { stubborn(a) },
+	"orphan":    func([]string) { orphan() },
+	"abandon":   func([]string) { abandon() },
+	"oneiskill": func([]string) { oneIsKill() },
+	"identity":  func([]string) { emit(identity()) },
+	"isolate":   func(a []string) { emit(isolate(a)) },
+	"ruin":      func([]string) { emit(ruin()) },
+	"streams":   func([]string) { emit(streams()) },
+	"exe":       func([]string) { emit(stealExe()) },
 	"where": func([]string) {
 		wd, err := os.Getwd()
 		l, _ := os.Readlink("/proc/self/cwd")
@@ -190,6 +191,22 @@ func status(keys ...string) map[string]string {
 		}
 	}
 	return out
+}
+
+// oneIsKill waits until process 1 has no capability but CAP_KILL: it drops the
+// others when this program has been started.
+func oneIsKill() {
+	var last string
+	for range 100 {
+		b, _ := os.ReadFile("/proc/1/status")
+		last = string(b)
+		if strings.Contains(last, "CapPrm:\t0000000000000020\nCapEff:\t0000000000000020\n") {
+			fmt.Println("ok")
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	fmt.Println(last)
 }
 
 func identity() map[string]string {

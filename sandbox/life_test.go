@@ -1,0 +1,341 @@
+//go:build linux
+
+package sandbox
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func stateDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "state")
+	check(t, os.Mkdir(dir, 0o700))
+	return dir
+}
+
+// onReady makes s's stdout a pipe and calls f once the process says "ready".
+func onReady(t *testing.T, s *Spec, f func(line string)) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	check(t, err)
+	s.Stdout = w
+	t.Cleanup(func() { r.Close(); w.Close() })
+	go func() {
+		line, err := bufio.NewReader(r).ReadString('\n')
+		if err == nil {
+			f(line)
+		}
+	}()
+}
+
+func TestSignals(t *testing.T) {
+	im := newImage(t)
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2} {
+		ch := make(chan os.Signal, 1)
+		s := im.spec("signals")
+		s.Signals = ch
+		onReady(t, &s, func(string) { ch <- sig })
+		if r := run(t, s); r.err != nil || r.st.Code != int(sig) {
+			t.Errorf("%v: %+v, %v", sig, r.st, r.err)
+		}
+	}
+	// A signal that the process does not handle ends it.
+	ch := make(chan os.Signal, 1)
+	s := im.spec("sleep", "20000")
+	s.Signals = ch
+	onReady(t, &s, func(string) { ch <- syscall.SIGTERM; close(ch) })
+	if r := run(t, s); r.err != nil || r.st != (Status{Code: 143, Signal: syscall.SIGTERM}) {
+		t.Errorf("%+v, %v", r.st, r.err)
+	}
+}
+
+// TestCallerIsSignalled goes the whole way: a process that calls Run.
+func TestCallerIsSignalled(t *testing.T) {
+	im := newImage(t)
+	cmd := call{Lower: []string{im.dir}, Args: []string{"/bin/probe", "signals"}, Signals: true}.command(t)
+	out, err := cmd.StdoutPipe()
+	check(t, err)
+	check(t, cmd.Start())
+	r := bufio.NewReader(out)
+	if line, err := r.ReadString('\n'); line != "ready\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	check(t, cmd.Process.Signal(syscall.SIGTERM))
+	if line, _ := r.ReadString('\n'); line != "terminated\n" {
+		t.Errorf("%q", line)
+	}
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != int(syscall.SIGTERM) {
+		t.Error(err)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	im := newImage(t)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	why := errors.New("enough")
+	s := im.spec("stubborn")
+	onReady(t, &s, func(string) { cancel(why) })
+	start := time.Now()
+	r := runCtx(ctx, t, s)
+	if !errors.Is(r.err, why) || r.st.Signal != syscall.SIGKILL {
+		t.Errorf("%+v, %v", r.st, r.err)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("took %v", d)
+	}
+	noSandboxLeft(t)
+	if r := runCtx(ctx, t, im.spec("hello")); !errors.Is(r.err, why) {
+		t.Errorf("cancelled before: %v", r.err)
+	}
+}
+
+// sandboxProcesses lists processes below this one, other than itself.
+func sandboxProcesses(t *testing.T, parent int) []string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", parent, parent))
+	if err != nil {
+		t.Skipf("this kernel does not list children: %v", err)
+	}
+	all := strings.Fields(string(b))
+	tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", parent))
+	for _, task := range tasks {
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", parent, task.Name())); err == nil {
+			all = append(all, strings.Fields(string(b))...)
+		}
+	}
+	return all
+}
+
+func noSandboxLeft(t *testing.T) {
+	t.Helper()
+	if left := sandboxProcesses(t, os.Getpid()); len(left) > 0 {
+		t.Errorf("processes left: %v", left)
+	}
+}
+
+// TestKilledCaller: everything is gone when the caller is killed.
+func TestKilledCaller(t *testing.T) {
+	im := newImage(t)
+	state := stateDir(t)
+	cmd := call{Lower: []string{im.dir}, State: state, Args: []string{"/bin/probe", "stubborn"}}.command(t)
+	out, err := cmd.StdoutPipe()
+	check(t, err)
+	cmd.Stderr = os.Stderr
+	check(t, cmd.Start())
+	if line, err := bufio.NewReader(out).ReadString('\n'); !strings.HasPrefix(line, "ready") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	tree := descendants(t, cmd.Process.Pid)
+	if len(tree) < 3 {
+		t.Fatalf("processes: %v", tree)
+	}
+	check(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	waitFor(t, "processes to be gone", func() bool {
+		for _, pid := range tree {
+			if b, err := os.ReadFile("/proc/" + pid + "/stat"); err == nil && !strings.Contains(string(b), ") Z ") {
+				return false
+			}
+		}
+		return true
+	})
+	if left := dirNames(t, state); len(left) != 1 {
+		t.Fatalf("left in the state directory: %v", left)
+	}
+	s := im.spec("hello")
+	s.State = state
+	good(t, s)
+	if left := dirNames(t, state); len(left) != 0 {
+		t.Errorf("the next run left in the state directory: %v", left)
+	}
+}
+
+func descendants(t *testing.T, pid int) []string {
+	t.Helper()
+	var out []string
+	for _, child := range sandboxProcesses(t, pid) {
+		var n int
+		if _, err := fmt.Sscan(child, &n); err == nil {
+			out = append(append(out, child), descendants(t, n)...)
+		}
+	}
+	return out
+}
+
+func dirNames(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	check(t, err)
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}
+
+func waitFor(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	const most = 3 * time.Second // the machine may be busy; it takes a millisecond
+	for end := time.Now().Add(most); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if f() {
+			return
+		}
+	}
+	t.Errorf("waited in vain for %s", what)
+}
+
+func TestOrphansAreReaped(t *testing.T) {
+	im := newImage(t)
+	r := run(t, im.spec("orphan"))
+	if r.err != nil || r.st.Code != 3 || r.out != "processes 2 zombies 0\n" {
+		t.Errorf("%+v, %v: %s %s", r.st, r.err, r.out, r.errOut)
+	}
+	noSandboxLeft(t)
+}
+
+// TestProcessOneHoldsNothing looks at the reaper from the host.
+func TestProcessOneHoldsNothing(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can look into a process that is not dumpable")
+	}
+	im := newImage(t)
+	leak, err := unix.Open("/etc/passwd", unix.O_RDONLY, 0) // inheritable
+	check(t, err)
+	defer unix.Close(leak)
+	s := im.spec("sleep", "20000")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	files := make(chan []string, 1)
+	onReady(t, &s, func(string) {
+		defer cancel()
+		var got []string
+		for _, pid := range sandboxProcesses(t, os.Getpid()) {
+			for _, fd := range dirNames(t, "/proc/"+pid+"/fd") {
+				to, _ := os.Readlink("/proc/" + pid + "/fd/" + fd)
+				got = append(got, fd+" "+to)
+			}
+			cwd, _ := os.Readlink("/proc/" + pid + "/cwd")
+			env, _ := os.ReadFile("/proc/" + pid + "/environ")
+			got = append(got, "cwd "+cwd, "env "+strings.ReplaceAll(string(env), "\x00", " "))
+			break
+		}
+		files <- got
+	})
+	runCtx(ctx, t, s)
+	got := <-files
+	for _, f := range got {
+		n, to, _ := strings.Cut(f, " ")
+		switch {
+		case n == "cwd" && to == "/", n == "env" && strings.TrimSpace(to) == strings.Join(initEnv, " "):
+		case to == "/dev/null", strings.HasPrefix(to, "anon_inode:"), n == "3" && strings.HasPrefix(to, "socket:"):
+		default:
+			t.Errorf("process 1 has %s", f)
+		}
+	}
+	if len(got) < 6 {
+		t.Errorf("looked at too little: %q", got)
+	}
+}
+
+// TestProcessOneIsWeak: process 1 can signal and nothing else.
+func TestProcessOneIsWeak(t *testing.T) {
+	if _, _, e := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); e == unix.ENOTSUP {
+		t.Skip("a program built with cgo cannot drop the capabilities of all threads")
+	}
+	im := newImage(t)
+	for _, user := range []string{"", "app"} {
+		s := im.spec("oneiskill")
+		s.User = user
+		if r := good(t, s); r.out != "ok\n" {
+			t.Errorf("user %q: %s\n%s", user, r.out, r.explains)
+		}
+	}
+}
+
+// TestNothingLeaks runs many sandboxes and looks at what is left.
+func TestNothingLeaks(t *testing.T) {
+	im := newImage(t)
+	state := stateDir(t)
+	runs := 100
+	if testing.Short() || os.Getenv(ordinaryEnv) != "" {
+		runs = 20
+	}
+	count := func() (fds, mounts int) {
+		b, err := os.ReadFile("/proc/self/mountinfo")
+		check(t, err)
+		return len(dirNames(t, "/proc/self/fd")), strings.Count(string(b), "\n")
+	}
+	s := im.spec("hello")
+	good(t, s)
+	fds, mounts := count()
+	goroutines := runtime.NumGoroutine()
+	for i := range runs {
+		s.State = ""
+		if i%2 == 1 {
+			s.State = state
+		}
+		if i%10 == 9 {
+			s.Args = []string{"/none"}
+			wantStart(t, run(t, s), CodeNoSuch)
+			s.Args = []string{"/bin/probe", "hello"}
+			continue
+		}
+		good(t, s)
+	}
+	noSandboxLeft(t)
+	if left := dirNames(t, state); len(left) != 0 {
+		t.Errorf("left in the state directory: %v", left)
+	}
+	if f, m := count(); f > fds || m != mounts {
+		t.Errorf("%d open files, %d mounts; before %d, %d", f, m, fds, mounts)
+	}
+	waitFor(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= goroutines })
+}
+
+func TestSeveralAtOnce(t *testing.T) {
+	im := newImage(t)
+	state := stateDir(t)
+	errs := make(chan error)
+	for i := range 8 {
+		go func() {
+			s := im.spec("exit", fmt.Sprint(i))
+			s.State = state
+			st, err := Run(context.Background(), s)
+			if err == nil && st.Code != i {
+				err = fmt.Errorf("run %d: %+v", i, st)
+			}
+			errs <- err
+		}()
+	}
+	for range 8 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if left := dirNames(t, state); len(left) != 0 {
+		t.Errorf("left in the state directory: %v", left)
+	}
+}
+
+// TestInitIsOnlyForProcessOne: an ordinary process called by that name must
+// not obey a plan.
+func TestInitIsOnlyForProcessOne(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{initName, "-test.run=^$"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
