@@ -56,6 +56,25 @@ func Select(ctx context.Context, f Fetcher, r Root, choice Platforms) (Entry, er
 	return rebuildIndex(f, r, x, keep)
 }
 
+// SelectOne narrows a root to the manifest of one image, for those who want to
+// look into it or run it: where Select would keep an index whole, SelectOne
+// takes the image that serves the choice best. The choice should name one
+// platform; none is the local one.
+func SelectOne(ctx context.Context, f Fetcher, r Root, choice Platforms) (Entry, error) {
+	if !IsIndex(r.Descriptor.MediaType) {
+		return Select(ctx, f, r, choice)
+	}
+	_, images, err := listImages(ctx, f, r.Descriptor, 1)
+	if err != nil {
+		return Entry{}, err
+	}
+	keep, err := pick(r, images, choice)
+	if err != nil {
+		return Entry{}, err
+	}
+	return Entry{Source: f, Root: r.narrowed(keep[0], r.Descriptor.Digest)}, nil
+}
+
 // narrowed is the root after d was chosen from it.
 func (r Root) narrowed(d ocispec.Descriptor, index digest.Digest) Root {
 	r.Descriptor, r.Index = d, index

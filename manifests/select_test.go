@@ -163,6 +163,39 @@ func TestSelectPinned(t *testing.T) {
 	check(t, "pinned to something else", err, "not found")
 }
 
+func TestSelectOne(t *testing.T) {
+	local := FormatPlatform(LocalPlatform())
+	s := newStore()
+	mine, other := s.image(local), s.image("linux/none")
+	x := s.index(s.statement("s"), other, mine)
+	for _, c := range []struct {
+		what, choice string
+		r            Root
+		want         ocispec.Descriptor
+	}{
+		{"by default", "", root("x", x), mine},
+		{"by name", "linux/none", root("x", x), other},
+		{"pinned", "", root("x@"+string(x.Digest), x), mine},
+		{"the only one", "", root("x", s.index(mine, s.statement("s"))), mine},
+		{"all", "all", root("x", x), mine},
+		{"a manifest", "", root("x", other), other},
+	} {
+		e, err := SelectOne(context.Background(), s, c.r, choiceOf(t, c.choice))
+		if err != nil || e.Root.Descriptor.Digest != c.want.Digest {
+			t.Errorf("%s: %v, %v", c.what, e.Root, err)
+		}
+		if d := e.Root.Name.Digest; d != "" && d != c.want.Digest {
+			t.Errorf("%s: the name is %s", c.what, e.Root.Name)
+		}
+	}
+	_, err := SelectOne(context.Background(), s, root("x", x), choiceOf(t, "linux/nought"))
+	check(t, "absent platform", err, "not found")
+	_, err = SelectOne(context.Background(), s, root("x", other), choiceOf(t, "linux/nought"))
+	check(t, "a manifest of another", err, "not found")
+	_, err = SelectOne(context.Background(), newStore(), root("x", x), Platforms{})
+	check(t, "absent index", err, "not found")
+}
+
 func TestSelectErrors(t *testing.T) {
 	s := newStore()
 	broken := s.parts("linux/amd64", "one")

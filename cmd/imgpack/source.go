@@ -310,6 +310,10 @@ func (a *app) choosePlatforms(ctx context.Context, in *inputs, policy sourcePoli
 	if err != nil {
 		return err
 	}
+	narrow := manifests.Select
+	if policy.onePlatform {
+		narrow = manifests.SelectOne
+	}
 	for i := range in.found {
 		f := &in.found[i]
 		c := choice
@@ -320,7 +324,7 @@ func (a *app) choosePlatforms(ctx context.Context, in *inputs, policy sourcePoli
 			}
 			c.All = pinned || !f.fromRemote
 		}
-		entry, err := manifests.Select(ctx, f.Source, f.Root, c)
+		entry, err := narrow(ctx, f.Source, f.Root, c)
 		if err != nil {
 			return err
 		}
