@@ -52,8 +52,8 @@ soak:
 fixtures:
 	go test ./... -run Golden -update
 
-man: build
-	./$(OUT) gen-man dist/man
+man:
+	go run -tags gendocs -ldflags '-X main.version=$(VERSION)' ./cmd/imgpack gen-man dist/man
 
 cover:
 	go test -coverprofile=/dev/null ./... -cover | grep -v 'no test files'

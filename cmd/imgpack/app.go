@@ -99,6 +99,6 @@ func runError(err error) error {
 	if inner, ok := errors.AsType[*failure](err); ok {
 		f = *inner
 	}
-	f.Code = codeRun
+	f.Code = codeRun // of the outermost: it decides
 	return &f
 }

@@ -141,7 +141,7 @@ func (a *app) addToStore(ctx context.Context, in *inputs, how adding) error {
 	results, err := store.Add(ctx, graph, archive.AddOptions{Jobs: a.g.parallel, Progress: p.report(), Force: how.force})
 	p.end()
 	if err != nil {
-		return &failure{Op: how.op, Subject: in.subject(), Message: fmt.Sprintf("cannot %s %s", how.op, in.subject()), Kept: "the store is as it was", Err: err}
+		return &failure{Op: how.op, Subject: in.subject(), Message: fmt.Sprintf("cannot %s %s", how.op, in.subject()), Kept: "the store is as it was", Hint: forceHint(err, in.names()), Err: err}
 	}
 	for _, r := range results {
 		doc.Items = append(doc.Items, addedRow{
@@ -163,6 +163,14 @@ func showAdded(a *app, doc addedDoc, say func(*app, addedRow) error) error {
 			}
 			return nil
 		}})
+}
+
+func (in *inputs) names() []manifests.Name {
+	var names []manifests.Name
+	for _, f := range in.found {
+		names = append(names, f.Root.Name)
+	}
+	return names
 }
 
 // subject names the inputs in a message.

@@ -126,7 +126,7 @@ func (o *pushOptions) run(ctx context.Context, a *app, args []string) error {
 		doc.Items = append(doc.Items, row)
 	}
 	if err != nil {
-		return &failure{Op: "push", Subject: in.subject(), Message: "cannot push " + in.subject(), Kept: fmt.Sprintf("%d of %d images pushed", done, len(targets)), Err: err}
+		return &failure{Op: "push", Subject: in.subject(), Message: "cannot push " + in.subject(), Kept: fmt.Sprintf("%d of %d images pushed", done, len(targets)), Hint: forceHint(err, targetNames(targets)), Err: err}
 	}
 	doc.Seconds = a.now().Sub(start).Seconds()
 	return o.show(a, doc)
@@ -216,6 +216,14 @@ func target(r manifests.Root, dest, mapping string) (manifests.Name, error) {
 	}
 	to.Tag, to.Digest = n.Tag, n.Digest
 	return to, nil
+}
+
+func targetNames(targets []archive.Target) []manifests.Name {
+	names := make([]manifests.Name, len(targets))
+	for i, t := range targets {
+		names[i] = t.Name
+	}
+	return names
 }
 
 func pushSize(g *manifests.Graph, targets []archive.Target) int64 {

@@ -174,7 +174,7 @@ func (o *runOptions) start(ctx context.Context, a *app, spec sandbox.Spec, img *
 		} else if errors.As(err, &unsupported) {
 			f.Hint = unsupported.Hint
 		}
-		if local := (manifests.Platforms{}); f.Hint == "" && !local.Match(img.Platform()) {
+		if local := (manifests.Platforms{}); f.Hint == "" && f.Code == codeNotRunnable && !local.Match(img.Platform()) {
 			f.Hint = fmt.Sprintf("the image is for %s, this machine is %s", manifests.FormatPlatform(img.Platform()), manifests.FormatPlatform(manifests.LocalPlatform()))
 		}
 		return f

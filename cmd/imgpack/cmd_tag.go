@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
@@ -108,7 +110,11 @@ func (o *rmiOptions) run(ctx context.Context, a *app, args []string) error {
 	defer store.Close()
 	removed, err := store.Remove(ctx, args, o.force)
 	if err != nil {
-		return &failure{Op: "rmi", Subject: args[0], Kept: "the store is as it was", Err: err}
+		f := &failure{Op: "rmi", Subject: args[0], Kept: "the store is as it was", Err: err}
+		if c, ok := errors.AsType[*manifests.ConflictError](err); ok && strings.HasPrefix(c.Subject, "image ") {
+			f.Hint = "-f removes them all"
+		}
+		return f
 	}
 	items := []removedItem{}
 	for _, r := range removed {

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"slices"
 	"syscall"
 
 	"github.com/imgpack/imgpack/archive"
 	"github.com/imgpack/imgpack/manifests"
+	"github.com/imgpack/imgpack/sandbox"
 )
 
 // The exit codes. Their meaning is frozen; docs/exit-codes.md explains them
@@ -110,8 +112,36 @@ type failure struct {
 	Err     error
 }
 
-func (f *failure) Error() string { return f.Message + ": " + f.Err.Error() }
+func (f *failure) Error() string {
+	if f.Message == "" {
+		return f.Err.Error()
+	}
+	return f.Message + ": " + f.Err.Error()
+}
+
 func (f *failure) Unwrap() error { return f.Err }
+
+// failureWith returns the outermost failure in err that has what is asked for;
+// nil where none has.
+func failureWith(err error, has func(*failure) bool) *failure {
+	for {
+		f, ok := errors.AsType[*failure](err)
+		if !ok || has(f) {
+			return f
+		}
+		err = f.Err
+	}
+}
+
+// forceHint is the hint for a name that holds another image, where err says so
+// of one of the names.
+func forceHint(err error, names []manifests.Name) string {
+	conflict, ok := errors.AsType[*manifests.ConflictError](err)
+	if ok && slices.ContainsFunc(names, func(n manifests.Name) bool { return n.Familiar() == conflict.Subject }) {
+		return "--force lets " + conflict.Subject + " name the other image"
+	}
+	return ""
+}
 
 // internalError is a recovered panic.
 type internalError struct{ value any }
@@ -137,6 +167,7 @@ var codeRules = []struct {
 	{codeConflict, is[*manifests.ConflictError]},
 	{codeNotFound, is[*manifests.NotFoundError]},
 	{codeUnsupported, is[*manifests.UnsupportedError]},
+	{codeUnsupported, is[*sandbox.UnsupportedError]},
 	{codeConflict, isError(fs.ErrExist)},
 	{codeConflict, isErrno(syscall.EWOULDBLOCK, syscall.ENOTEMPTY, syscall.ETXTBSY)},
 	{codeDenied, isError(fs.ErrPermission)},
@@ -151,7 +182,6 @@ var codeRules = []struct {
 
 // codeOf is the exit code of an error.
 func codeOf(err error) int {
-	var f *failure
 	var exit exitStatus
 	var sig signalError
 	switch {
@@ -161,7 +191,8 @@ func codeOf(err error) int {
 		return int(exit)
 	case errors.As(err, &sig):
 		return sig.code()
-	case errors.As(err, &f) && f.Code != 0:
+	}
+	if f := failureWith(err, func(f *failure) bool { return f.Code != 0 }); f != nil {
 		return f.Code
 	}
 	for _, r := range codeRules {

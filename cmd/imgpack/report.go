@@ -81,15 +81,18 @@ func describe(err error, code int) errorDoc {
 // innermost takes the failure off an error, so that a code that run imposes
 // does not hide the reason.
 func innermost(err error) error {
-	if f, ok := errors.AsType[*failure](err); ok {
-		return f.Err
+	for {
+		f, ok := errors.AsType[*failure](err)
+		if !ok {
+			return err
+		}
+		err = f.Err
 	}
-	return err
 }
 
 // hintFor says what to do next about an error, if anything is known to help.
 func hintFor(err error) string {
-	if f, ok := errors.AsType[*failure](err); ok && f.Hint != "" {
+	if f := failureWith(err, func(f *failure) bool { return f.Hint != "" }); f != nil {
 		return f.Hint
 	}
 	if e, ok := errors.AsType[*usageError](err); ok {
@@ -110,8 +113,6 @@ func hintFor(err error) string {
 		return "this is a bug in imgpack; please report it with the lines above"
 	case isErrno(syscall.ENOSPC, syscall.EDQUOT)(err):
 		return "free some space, then run the same line again"
-	case is[*manifests.ConflictError](err), errors.Is(err, syscall.EEXIST):
-		return "--force replaces it"
 	}
 	return ""
 }

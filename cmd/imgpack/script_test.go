@@ -27,7 +27,6 @@ func TestMain(m *testing.M) {
 	sandbox.Init()
 	testscript.Main(m, map[string]func(){
 		"imgpack": func() { os.Exit(mainCode()) },
-		"static":  staticProgram,
 	})
 }
 
@@ -124,11 +123,15 @@ func hostileRoots(b *fixtures.Blobs) []manifests.Root {
 	return []manifests.Root{{Label: evil, Descriptor: m}, fixtures.Root("example.com/evil:1", m)}
 }
 
-// programImage holds this test binary as /bin/static, a program that needs no
+// programImage holds testdata/program as /bin/static: a program that needs no
 // libraries.
 func programImage(ts *testscript.TestScript, b *fixtures.Blobs) ocispec.Descriptor {
-	exe, err := os.Executable()
-	ts.Check(err)
+	exe := filepath.Join(ts.Getenv("WORK"), "static")
+	build := exec.Command("go", "build", "-o", exe, "./testdata/program")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		ts.Fatalf("build: %v\n%s", err, out)
+	}
 	raw, err := os.ReadFile(exe)
 	ts.Check(err)
 	return b.Image(fixtures.ImageSpec{
@@ -139,34 +142,6 @@ func programImage(ts *testscript.TestScript, b *fixtures.Blobs) ocispec.Descript
 			{Name: "work/"},
 		}}},
 	})
-}
-
-// staticProgram is what programImage runs.
-func staticProgram() {
-	args := os.Args[1:]
-	switch args[0] {
-	case "echo":
-		fmt.Println(strings.Join(args[1:], " "))
-	case "env":
-		fmt.Println(strings.Join(os.Environ(), "\n"))
-	case "id":
-		fmt.Println(os.Getuid())
-	case "pwd":
-		dir, _ := os.Getwd()
-		fmt.Println(dir)
-	case "cat":
-		_, _ = io.Copy(os.Stdout, os.Stdin)
-	case "write":
-		if err := os.WriteFile(args[1], []byte("x"), 0o644); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-	case "sleep":
-		select {}
-	case "exit":
-		n, _ := strconv.Atoi(args[1])
-		os.Exit(n)
-	}
 }
 
 // scriptJSON checks a value in a JSON document: json stdout items.0.ref VALUE.

@@ -1,0 +1,38 @@
+// Command program is what the tests run in sandboxes.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func main() {
+	args := os.Args[1:]
+	switch args[0] {
+	case "echo":
+		fmt.Println(strings.Join(args[1:], " "))
+	case "env":
+		fmt.Println(strings.Join(os.Environ(), "\n"))
+	case "id":
+		fmt.Println(os.Getuid())
+	case "pwd":
+		dir, _ := os.Getwd()
+		fmt.Println(dir)
+	case "cat":
+		_, _ = io.Copy(os.Stdout, os.Stdin)
+	case "write":
+		if err := os.WriteFile(args[1], []byte("x"), 0o644); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	case "sleep":
+		time.Sleep(time.Hour)
+	case "exit":
+		n, _ := strconv.Atoi(args[1])
+		os.Exit(n)
+	}
+}
