@@ -32,7 +32,6 @@ type document struct {
 	Layers  []ocispec.Descriptor         `json:"layers"`
 	Size    int64                        `json:"size"` // shadows Embedded's
 	Ignored string                       `json:"-"`
-	Dash    string                       `json:"-,"`
 	Bare    string                       // known as "Bare"
 	Opt     *inner                       `json:",omitempty"`
 	Map     map[string]ocispec.Platform  `json:"map"`
