@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -50,6 +51,7 @@ type call struct {
 	State   string
 	Args    []string
 	Signals bool
+	Forbid  bool   // user namespaces, first; needs CAP_SYS_RESOURCE in one
 	Nofile  uint64 // soft limit to start with; also ignores signals, like nohup
 }
 
@@ -62,6 +64,11 @@ func caller() {
 	if os.Getenv(habitsEnv) != "" {
 		takeHabits(c.Nofile)
 	}
+	if c.Forbid {
+		if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+			panic(err)
+		}
+	}
 	s := Spec{Lower: c.Lower, State: c.State, Args: c.Args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	if c.Signals {
 		ch := make(chan os.Signal, 1)
@@ -69,6 +76,10 @@ func caller() {
 		s.Signals = ch
 	}
 	st, err := Run(context.Background(), s)
+	if un := new(UnsupportedError); errors.As(err, &un) {
+		fmt.Printf("unsupported %q %q\n", un.Feature, un.Setting)
+		os.Exit(9)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "caller:", err)
 		os.Exit(CodeStart)
@@ -292,12 +303,23 @@ func good(t *testing.T, s Spec) result {
 // probe runs the probe and decodes its JSON.
 func probe[T any](t *testing.T, s Spec) T {
 	t.Helper()
-	r := good(t, s)
-	var v T
-	if err := json.Unmarshal([]byte(r.out), &v); err != nil {
-		t.Fatalf("probe said %q: %v", r.out, err)
+	return decode[T](t, good(t, s).out)
+}
+
+func decode[T any](t *testing.T, out string) (v T) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		t.Fatalf("probe said %q: %v", out, err)
 	}
 	return v
+}
+
+func readAll(f *os.File) string {
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
 }
 
 // wantStart demands a StartError with code and words in its text.
@@ -353,7 +375,7 @@ func skip(t *testing.T, why string) {
 // rootless says whether Run will use a user namespace here.
 func rootless(t *testing.T) bool {
 	t.Helper()
-	r, err := needUserNamespace()
+	r, err := isOrdinary()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func startFault(p *plan, err error) error {
 		if !errors.Is(err, e) {
 			continue
 		}
-		if p.Rootless {
+		if p.UserNS {
 			return &UnsupportedError{Feature: "user namespaces", Setting: usernsSetting(), Err: e, Hint: usernsHint}
 		}
 		return &UnsupportedError{Feature: "namespaces", Err: e, Hint: "the kernel must allow pid, mount, network, ipc, uts and cgroup namespaces"}
@@ -51,9 +51,9 @@ func startFault(p *plan, err error) error {
 // protectedExe returns this program in a form that the sandbox cannot write,
 // chmod or chown, should an image get hold of it (CVE-2019-5736), and a line
 // that says how.
-func protectedExe(rootless bool) (fd int, how string, err error) {
+func protectedExe(single bool) (fd int, how string, err error) {
 	const self = "/proc/self/exe"
-	if !rootless {
+	if !single {
 		fd, err := readOnlyMount(self)
 		if err == nil {
 			return fd, "program: read-only mount", nil

@@ -86,6 +86,7 @@ func runInit() int {
 		_ = ctl.send(message{Error: toWire(err)}) // nobody is left to tell
 		return CodeStart
 	}
+	_ = ctl.send(message{Started: true})
 	go forward(ctl, pid)
 	st, err := reap(pid)
 	if err != nil {

@@ -47,6 +47,9 @@ func (s *setup) mountProc() error {
 	if err := s.attach(fd, at); err != nil {
 		return err
 	}
+	if err := s.forbidUserNamespaces(); err != nil {
+		return err
+	}
 	for _, name := range readonlyProc {
 		if err := s.coverReadOnly(fd, name); err != nil {
 			return fmt.Errorf("/proc/%s: %w", name, err)
@@ -56,6 +59,31 @@ func (s *setup) mountProc() error {
 		return err
 	}
 	s.explain("/proc: own processes only; %d paths masked, %d read-only", len(maskedProc), len(readonlyProc))
+	return nil
+}
+
+// forbidUserNamespaces keeps the command from making user namespaces, in which
+// it would have every capability over namespaces of its own: most of the ways
+// into the kernel start there. The limit is our user namespace's own, and what
+// the command could make below counts against it.
+func (s *setup) forbidUserNamespaces() error {
+	if !s.plan.UserNS {
+		s.explain("degraded: the command may make user namespaces of its own")
+		return nil
+	}
+	limit := "0"
+	if s.nested() {
+		limit = "1" // the one made for the command's user id
+	}
+	fd, err := unix.Openat(s.proc, "sys/user/max_user_namespaces", unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("forbid user namespaces: %w", err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(limit)); err != nil {
+		return fmt.Errorf("forbid user namespaces: %w", err)
+	}
+	s.explain("user namespaces: the command can make none")
 	return nil
 }
 
@@ -114,7 +142,7 @@ func (s *setup) mountSys() error {
 		return err
 	}
 	fd, err := s.keep(newMount("sysfs", attrsKernel|attrRO, option{"source", "sysfs"}))
-	if errors.Is(err, unix.EPERM) && s.plan.Rootless {
+	if errors.Is(err, unix.EPERM) && s.plan.UserNS {
 		// Refused when the network namespace is not ours, or when the caller's
 		// /sys is partly covered. An empty directory is the safe reading.
 		s.explain("degraded: /sys is empty, this kernel refuses a fresh one here")
@@ -209,7 +237,7 @@ func (s *setup) bindDevice(name string, dev uint64) error {
 
 func (s *setup) mountDevDirs() error {
 	pts := []option{{key: "newinstance"}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"source", "devpts"}}
-	if !s.plan.Rootless {
+	if !s.plan.Single {
 		pts = append(pts, option{"gid", "5"}) // tty, in every distribution
 	}
 	for _, m := range []struct {

@@ -115,7 +115,7 @@ func (s *setup) launchHere(files []uintptr) (int, error) {
 
 // nested says whether the command needs a second user namespace: with one id
 // mapped, another user than 0 can only be had by mapping that one id again.
-func (s *setup) nested() bool { return s.plan.Rootless && s.user.uid != 0 }
+func (s *setup) nested() bool { return s.plan.Single && s.user.uid != 0 }
 
 func (s *setup) newKeyring() error {
 	// Without a name: an anonymous one, that nobody else can join.
@@ -188,8 +188,8 @@ func (s *setup) dropBounding() error {
 // the library's would change the reaper's threads too.
 func (s *setup) become() error {
 	u := &s.user
-	if s.plan.Rootless {
-		s.explainRootlessUser()
+	if s.plan.Single {
+		s.explainSingleUser()
 		return nil
 	}
 	groups := make([]uint32, 0, len(u.groups)+1)
@@ -212,7 +212,7 @@ func (s *setup) become() error {
 	return nil
 }
 
-func (s *setup) explainRootlessUser() {
+func (s *setup) explainSingleUser() {
 	u := &s.user
 	switch {
 	case s.nested():

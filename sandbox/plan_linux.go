@@ -53,10 +53,11 @@ func newPlan(s *Spec) (*plan, error) {
 	if p.ResolvConf, err = resolvConf(s.Network); err != nil {
 		return fail("read /etc/resolv.conf", err)
 	}
-	p.Rootless, err = needUserNamespace()
+	p.Single, err = isOrdinary()
 	if err != nil {
 		return fail("read own capabilities", err)
 	}
+	p.UserNS = true
 	return p, nil
 }
 
@@ -154,8 +155,9 @@ func resolvConf(n Network) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxConf))
 }
 
-// needUserNamespace says whether the caller lacks what it takes to do without.
-func needUserNamespace() (bool, error) {
+// isOrdinary says whether the caller lacks what it takes to map more ids than
+// its own, and to do without a user namespace.
+func isOrdinary() (bool, error) {
 	c, err := capability.NewPid2(0)
 	if err != nil {
 		return false, err
@@ -167,7 +169,7 @@ func needUserNamespace() (bool, error) {
 		return true, nil
 	}
 	for _, need := range []capability.Cap{
-		capability.CAP_SYS_ADMIN, capability.CAP_SETUID, capability.CAP_SETGID, capability.CAP_SETPCAP,
+		capability.CAP_SYS_ADMIN, capability.CAP_SETUID, capability.CAP_SETGID, capability.CAP_SETPCAP, capability.CAP_SETFCAP,
 		capability.CAP_CHOWN, capability.CAP_DAC_OVERRIDE, capability.CAP_FOWNER, capability.CAP_NET_ADMIN, capability.CAP_KILL,
 	} {
 		if !c.Get(capability.EFFECTIVE, need) {

@@ -28,7 +28,8 @@ type plan struct {
 	Hostname   string
 	Network    Network
 	Caps       []int // kept
-	Rootless   bool  // in a user namespace with one id mapped
+	UserNS     bool  // in a user namespace
+	Single     bool  // and with only one id mapped in it
 	Null       [3]bool
 	ResolvConf []byte
 }
@@ -38,6 +39,7 @@ type plan struct {
 type message struct {
 	Signal  int        `json:",omitempty"`
 	Explain string     `json:",omitempty"`
+	Started bool       `json:",omitempty"` // the command has been executed
 	Error   *wireError `json:",omitempty"`
 	Exit    *Status    `json:",omitempty"`
 }

@@ -64,7 +64,7 @@ func (s *setup) image() tree { return tree{root: s.root} }
 // makePrivate cuts this mount namespace off from the one it was copied from.
 func (s *setup) makePrivate() error {
 	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	if err != nil && s.plan.Rootless && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
+	if err != nil && s.plan.UserNS && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
 		// A user namespace without capabilities in it: AppArmor's way to
 		// forbid user namespaces.
 		return &UnsupportedError{Feature: "user namespaces", Err: err, Hint: usernsHint}
@@ -164,7 +164,7 @@ func (s *setup) likeTop(o *overlay) error {
 	if err := unix.Chmod(upper, st.Mode&0o7777); err != nil {
 		return fmt.Errorf("set mode of upper directory: %w", err)
 	}
-	if s.plan.Rootless {
+	if s.plan.Single {
 		return nil
 	}
 	if err := unix.Chown(upper, int(st.Uid), int(st.Gid)); err != nil {
@@ -177,9 +177,9 @@ func (s *setup) overlayError(err error) error {
 	switch {
 	case errors.Is(err, unix.ENODEV):
 		return &UnsupportedError{Feature: "overlayfs", Err: err, Hint: "load the overlay kernel module"}
-	case errors.Is(err, unix.EPERM) && s.plan.Rootless:
+	case errors.Is(err, unix.EPERM) && s.plan.UserNS:
 		return &UnsupportedError{Feature: "overlayfs in user namespaces", Err: err, Hint: "needs Linux 5.11, or root"}
-	case errors.Is(err, unix.EACCES) && s.plan.Rootless:
+	case errors.Is(err, unix.EACCES) && s.plan.Single:
 		return &StartError{Step: "mount overlay", Code: CodeStart, Err: err, Hint: "the layers must be readable by you and every directory above them searchable"}
 	}
 	return err
@@ -257,7 +257,7 @@ func (s *setup) scratchFile(name, content string) (int, error) {
 func (s *setup) makeCwd() error {
 	t := s.image()
 	t.made = func(fd int) error {
-		if s.plan.Rootless {
+		if s.plan.Single {
 			return nil // one id is mapped: everything belongs to it
 		}
 		return unix.Fchownat(fd, "", s.user.uid, s.user.gid, unix.AT_EMPTY_PATH)

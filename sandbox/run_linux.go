@@ -40,7 +40,11 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 			return Status{}, &StartError{Step: "prepare state directory", Code: CodeStart, Err: err}
 		}
 		p.RunDir = dir.path
-		defer func() { err = errors.Join(err, dir.remove()) }()
+		defer func() {
+			if rerr := dir.remove(); rerr != nil {
+				err = errors.Join(err, rerr)
+			}
+		}()
 	}
 	io, err := openStdio(&s, p)
 	if err != nil {
@@ -52,14 +56,24 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	b := &box{plan: p, explain: explain, io: io}
-	if err := b.start(); err != nil {
-		return Status{}, err
+	st, err = b.run(ctx, s.Signals)
+	if un := new(UnsupportedError); errors.As(err, &un) && !p.Single {
+		explain("degraded: no user namespace: " + un.Error())
+		p.UserNS = false
+		st, err = b.run(ctx, s.Signals)
 	}
-	st, err = b.supervise(ctx, s.Signals)
 	if werr := io.finish(ctx); err == nil {
 		err = werr
 	}
 	return st, err
+}
+
+// run makes one attempt.
+func (b *box) run(ctx context.Context, signals <-chan os.Signal) (Status, error) {
+	if err := b.start(); err != nil {
+		return Status{}, err
+	}
+	return b.supervise(ctx, signals)
 }
 
 // box is a running sandbox, seen from outside.
@@ -76,7 +90,7 @@ func (b *box) start() error {
 	fail := func(step string, err error) error {
 		return &StartError{Step: step, Code: CodeStart, Err: err}
 	}
-	fd, how, err := protectedExe(b.plan.Rootless)
+	fd, how, err := protectedExe(b.plan.Single)
 	if err != nil {
 		return fail("protect own program", err)
 	}
@@ -104,16 +118,17 @@ func (b *box) start() error {
 			Cloneflags: cloneFlags(b.plan),
 		},
 	}
-	if b.plan.Rootless {
-		attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-		attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	if b.plan.UserNS {
+		if err := mapIDs(attr.Sys, b.plan.Single); err != nil {
+			ours.Close()
+			return fail("map user ids", err)
+		}
 	}
 	proc, err := os.StartProcess(fdPath(int(exe.Fd())), []string{initName}, attr)
 	if err != nil {
 		ours.Close()
 		return startFault(b.plan, err)
 	}
-	b.io.started()
 	b.proc, b.ctl = proc, newControl(ours, maxReport)
 	b.explainNamespaces(how)
 	return nil
@@ -125,11 +140,12 @@ func (b *box) explainNamespaces(how string) {
 	if b.plan.Network == None {
 		names = "pid, mount, network, ipc, uts and cgroup"
 	}
-	if b.plan.Rootless {
-		b.explain("namespaces: user, " + names)
+	if b.plan.UserNS {
+		names = "user, " + names
+	}
+	b.explain("namespaces: " + names)
+	if b.plan.Single {
 		b.explain("degraded: one user id is mapped; every file of the image appears to belong to one user")
-	} else {
-		b.explain("namespaces: " + names)
 	}
 	b.explain("not limited: memory, processor time, number of processes; system calls are not filtered")
 }
@@ -139,7 +155,7 @@ func cloneFlags(p *plan) uintptr {
 	if p.Network == None {
 		flags |= unix.CLONE_NEWNET
 	}
-	if p.Rootless {
+	if p.UserNS {
 		flags |= unix.CLONE_NEWUSER
 	}
 	return uintptr(flags)
@@ -154,21 +170,24 @@ type outcome struct {
 
 // supervise sends the plan, passes signals on and waits for the end.
 func (b *box) supervise(ctx context.Context, signals <-chan os.Signal) (Status, error) {
-	lines := make(chan string)
+	news := make(chan message)
 	ended := make(chan outcome, 1)
-	go func() { ended <- b.listen(lines) }()
+	go func() { ended <- b.listen(news) }()
 	sent := make(chan error, 1)
 	go func() { sent <- b.ctl.send(b.plan) }()
 
 	stop := ctx.Done()
 	for {
 		select {
-		case line, ok := <-lines:
-			if !ok {
-				lines = nil
-				continue
+		case m, ok := <-news:
+			switch {
+			case !ok:
+				news = nil
+			case m.Started:
+				b.io.started()
+			default:
+				b.explain(m.Explain)
 			}
-			b.explain(line)
 		case sig := <-signals:
 			if n, ok := sig.(syscall.Signal); ok {
 				_ = b.ctl.send(message{Signal: int(n)}) // process 1 may just have ended
@@ -185,16 +204,16 @@ func (b *box) supervise(ctx context.Context, signals <-chan os.Signal) (Status, 
 }
 
 // listen reads what process 1 reports until it is gone.
-func (b *box) listen(lines chan<- string) (out outcome) {
-	defer close(lines)
+func (b *box) listen(news chan<- message) (out outcome) {
+	defer close(news)
 	for {
 		var m message
 		if err := b.ctl.dec.Decode(&m); err != nil {
 			return out
 		}
 		switch {
-		case m.Explain != "":
-			lines <- m.Explain
+		case m.Explain != "", m.Started:
+			news <- m
 		case m.Error != nil:
 			out = outcome{err: m.Error.err(), settled: true}
 		case m.Exit != nil:

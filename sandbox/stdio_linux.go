@@ -98,10 +98,12 @@ func kindOf(f *os.File) (k streamKind, err error) {
 	return relayedStream, nil
 }
 
-// child lists the files the child gets as 0, 1 and 2.
+// child lists the files the child gets as 0, 1 and 2. It may be started more
+// than once, until started is called.
 func (o *stdio) child() []*os.File { return append([]*os.File(nil), o.files[:]...) }
 
-// started lets go of the child's ends and starts the relays.
+// started lets go of the child's ends and starts the relays, now that the
+// command runs.
 func (o *stdio) started() {
 	for _, f := range o.opened {
 		f.Close()
