@@ -141,6 +141,7 @@ func openInput(ctx context.Context, in *input, as manifests.Transport, o OpenOpt
 	defer func() {
 		if err != nil {
 			in.close()
+			src = nil // not a nil pointer to some kind of Source
 		}
 	}()
 	head, err := in.head()
