@@ -112,7 +112,7 @@ func mode(fd int) (uint32, error) {
 	return st.Mode, err
 }
 
-// maxLower is the kernel's bound on overlay layers.
+// maxLower is the kernel's bound on lower directories of an overlay.
 const maxLower = 500
 
 // overlay describes an overlay mount by descriptors of its directories.
@@ -123,12 +123,13 @@ type overlay struct {
 	name        string // of that directory
 }
 
-// options says how every overlay here is mounted. user.overlay.* marks work
+// overlayOptions says how every overlay here is mounted. user.overlay.* marks work
 // as root too, and every feature by which metadata of one layer could name
 // content of another is off. Nothing of the upper directory outlives the run,
 // so syncing it is waste.
 func overlayOptions() []option {
 	return []option{
+		{"source", "overlay"},
 		{key: "userxattr"},
 		{"redirect_dir", "nofollow"},
 		{"metacopy", "off"},
@@ -190,7 +191,7 @@ func (o *overlay) mountByPath() (int, error) {
 		names = append(names, fdPath(fd))
 	}
 	data := "lowerdir=" + strings.Join(names, ":") + ",upperdir=" + fdPath(o.upper) + ",workdir=" + fdPath(o.work)
-	for _, opt := range overlayOptions() {
+	for _, opt := range overlayOptions()[1:] { // mount(2) takes the source apart
 		data += "," + opt.key
 		if opt.value != "" {
 			data += "=" + opt.value

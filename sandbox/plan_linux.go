@@ -65,9 +65,8 @@ func checkPaths(s *Spec) error {
 	if len(s.Lower) == 0 {
 		return errors.New("no directories")
 	}
-	// One more may be needed by the kernel for the upper directory.
-	if len(s.Lower) > maxLower-1 {
-		return fmt.Errorf("%d layers; the kernel takes %d", len(s.Lower), maxLower-1)
+	if len(s.Lower) > maxLower {
+		return fmt.Errorf("%d layers; the kernel takes %d", len(s.Lower), maxLower)
 	}
 	for _, dir := range s.Lower {
 		if !filepath.IsAbs(dir) {

@@ -106,7 +106,7 @@ func TestSpecFaults(t *testing.T) {
 		"relative layer":   func(s *Spec) { s.Lower = []string{"rootfs"} },
 		"absent layer":     func(s *Spec) { s.Lower = []string{"/none/none"} },
 		"layer is a file":  func(s *Spec) { s.Lower = []string{file} },
-		"too many layers":  func(s *Spec) { s.Lower = make([]string, 500) },
+		"too many layers":  func(s *Spec) { s.Lower = make([]string, 501) },
 		"no command":       func(s *Spec) { s.Args = nil },
 		"zero in argument": func(s *Spec) { s.Args = []string{"/bin/probe", "a\x00b"} },
 		"relative cwd":     func(s *Spec) { s.Cwd = "tmp" },
@@ -355,14 +355,18 @@ func TestManyLayers(t *testing.T) {
 	im := newImage(t)
 	s := im.spec("ls", "/many")
 	base := t.TempDir()
-	const layers = 200
-	for i := range layers {
+	const most = maxLower
+	for i := range most - 1 {
 		l := image{t, filepath.Join(base, fmt.Sprintf("a-directory-with-a-name-as-long-as-a-digest-%064d", i))}
 		l.write(fmt.Sprintf("many/%03d", i), "x", 0o644)
 		s.Lower = append([]string{l.dir}, s.Lower...)
 	}
-	if got := probe[[]string](t, s); len(got) != layers {
-		t.Errorf("%d of %d layers show", len(got), layers)
+	all := s.Lower
+	for _, n := range []int{199, most - 1} {
+		s.Lower = append(slices.Clone(all[:n]), im.dir)
+		if got := probe[[]string](t, s); len(got) != n {
+			t.Errorf("%d of %d layers show", len(got), n)
+		}
 	}
 }
 
