@@ -44,7 +44,7 @@ func (a *app) genMan(dir string) error {
 			c.Long += fmt.Sprintf("\n\nExit codes: 0 ok, %s; all of them: imgpack help exit-codes.", exits)
 		}
 	}
-	header := &doc.GenManHeader{Title: "IMGPACK", Section: "1", Source: "imgpack " + version, Manual: "imgpack manual"}
+	header := &doc.GenManHeader{Section: "1", Source: "imgpack " + version, Manual: "imgpack manual"}
 	if a.env("SOURCE_DATE_EPOCH") == "" {
 		header.Date = &time.Time{} // nothing written depends on the clock
 	}

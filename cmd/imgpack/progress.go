@@ -106,13 +106,17 @@ func newBar(out io.Writer, op string, total int64) *bar {
 	if total <= 0 {
 		total = -1
 	}
+	width := progressbar.OptionFullWidth()
+	if _, columns := terminal(out); columns == 0 { // a terminal that does not say
+		width = progressbar.OptionSetWidth(20)
+	}
 	return &bar{progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(out),
 		progressbar.OptionSetDescription(op),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionUseIECUnits(false),
 		progressbar.OptionShowTotalBytes(true),
-		progressbar.OptionFullWidth(),
+		width,
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionSetPredictTime(true),
 		progressbar.OptionSetElapsedTime(false),
@@ -164,8 +168,8 @@ func (h *heartbeat) tick(now time.Time, done int64) {
 		return
 	}
 	line := fmt.Sprintf("%s: %s of %s (%d%%), %s/s", h.op, size(done), size(h.total), min(100, done*100/h.total), size(rate))
-	if eta >= 0 {
-		line += ", " + duration(eta) + " left"
+	if eta >= time.Second {
+		line += fmt.Sprintf(", %v left", eta)
 	}
 	fmt.Fprintln(h.out, line)
 }

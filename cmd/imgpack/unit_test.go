@@ -174,10 +174,10 @@ func TestHeartbeat(t *testing.T) {
 	}{{1, 5e6}, {2, 12e6}, {3, 13e6}, {4, 19e6}, {11, 19e6}, {12, 19e6}, {13, 20e6}, {14, 60e6}, {15, 70e6}, {30, 100e6}} {
 		h.tick(start.Add(time.Duration(at.second)*time.Second), at.done)
 	}
-	want := `packing: 12.0 MB of 100.0 MB (12%), 6.0 MB/s, 15 s left
-packing: 19.0 MB of 100.0 MB (19%), 1.6 MB/s, 51 s left
-packing: 60.0 MB of 100.0 MB (60%), 4.3 MB/s, 9.0 s left
-packing: 100.0 MB of 100.0 MB (100%), 3.3 MB/s, 0.0 s left
+	want := `packing: 12.0 MB of 100.0 MB (12%), 6.0 MB/s, 15s left
+packing: 19.0 MB of 100.0 MB (19%), 1.6 MB/s, 51s left
+packing: 60.0 MB of 100.0 MB (60%), 4.3 MB/s, 9s left
+packing: 100.0 MB of 100.0 MB (100%), 3.3 MB/s
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Error(diff)
