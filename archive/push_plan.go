@@ -74,7 +74,7 @@ func checkTarget(t Target) error {
 	case n.Digest != "" && n.Digest != t.Root.Descriptor.Digest:
 		why = "the image's digest is " + string(t.Root.Descriptor.Digest)
 	default:
-		return nil
+		return checkName(n)
 	}
 	return &manifests.InputError{What: "target", Input: t.Name.String(), Why: why}
 }

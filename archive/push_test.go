@@ -329,7 +329,10 @@ func TestPushRefusesBadTargets(t *testing.T) {
 	wrong.Digest = roots[1].Descriptor.Digest
 	untagged := name
 	untagged.Tag = ""
+	climbing := name
+	climbing.Tag = "../../b/manifests/1"
 	for what, targets := range map[string][]archive.Target{
+		"no such tag":      {{Root: roots[0], Name: climbing}},
 		"no name":          {{Root: roots[0]}},
 		"no tag":           {{Root: roots[0], Name: untagged}},
 		"another's digest": {{Root: roots[0], Name: wrong}},

@@ -94,6 +94,15 @@ type RegistrySource struct {
 
 var _ Source = (*RegistrySource)(nil)
 
+// checkName refuses a name that was not made by ParseName or as it would have
+// been: only a name that is one may become part of a URL.
+func checkName(n manifests.Name) error {
+	if again, err := manifests.ParseName(n.String(), ""); err != nil || again != n {
+		return &manifests.InputError{What: "image name", Input: n.String(), Why: "it is not in full and normal form"}
+	}
+	return nil
+}
+
 // OpenRegistry looks an image name up in its registry, with one request for
 // the manifest. Where the name has a digest, that decides, and its tag is
 // remembered unasked; see TagDigest. A name the registry does not know is a
@@ -102,6 +111,9 @@ var _ Source = (*RegistrySource)(nil)
 // *manifests.ContentError; see also DeniedError and UnreachableError. The
 // caller closes the source.
 func OpenRegistry(ctx context.Context, n manifests.Name, o RegistryOptions) (*RegistrySource, error) {
+	if err := checkName(n); err != nil {
+		return nil, err
+	}
 	session, err := o.session()
 	if err != nil {
 		return nil, err

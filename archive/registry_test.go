@@ -74,6 +74,12 @@ func TestOpenRegistry(t *testing.T) {
 	if _, err := archive.OpenRegistry(ctx, name, archive.RegistryOptions{}); !errors.As(err, &missing) {
 		t.Errorf("tag that is not there: %v", err)
 	}
+	var input *manifests.InputError
+	for _, n := range []manifests.Name{{}, {Domain: s.Host, Path: "a"}, {Domain: s.Host, Path: "a/../b", Tag: "1"}, {Domain: s.Host, Path: "a", Tag: "1?x"}} {
+		if _, err := archive.OpenRegistry(ctx, n, archive.RegistryOptions{}); !errors.As(err, &input) {
+			t.Errorf("%q: %v", n.String(), err)
+		}
+	}
 	var gone *archive.UnreachableError
 	if _, err := archive.OpenRegistry(ctx, name, archive.RegistryOptions{Offline: true}); !errors.As(err, &gone) {
 		t.Errorf("offline: %v", err)
