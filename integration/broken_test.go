@@ -4,6 +4,7 @@ package integration
 
 import (
 	"archive/tar"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -333,7 +334,7 @@ func TestRefusals(t *testing.T) {
 	h.fails(4, "load", "-i", "absent.imgpack")
 	h.fails(6, "pack", "-o", "two.imgpack", "127.0.0.1:1/none:1")
 	h.fails(6, "--offline", "pull", ref)
-	if err := os.WriteFile(h.path("text.tar"), []byte("this is no archive\n"), 0o600); err != nil {
+	if err := os.WriteFile(h.path("text.tar"), bytes.Repeat([]byte("this is no archive\n"), 100), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	h.fails(9, "load", "-i", "text.tar")
