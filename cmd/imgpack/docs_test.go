@@ -18,7 +18,11 @@ func TestGoldenCLIDocs(t *testing.T) {
 	a, _, _ := testApp(nil)
 	root := newRoot(a)
 	pages := map[string]string{}
-	index := "# Commands\n\nThe help of every command, as `imgpack help COMMAND` prints it.\n\n"
+	var top bytes.Buffer
+	if err := rootHelp(root, &top); err != nil {
+		t.Fatal(err)
+	}
+	index := "# imgpack\n\n```\n" + top.String() + "```\n\nThe help of every command, as `imgpack help COMMAND` prints it:\n\n"
 	for _, c := range root.Commands() {
 		if c.Hidden {
 			continue
@@ -30,7 +34,7 @@ func TestGoldenCLIDocs(t *testing.T) {
 		}
 		pages[c.Name()+".md"] = fmt.Sprintf("# imgpack %s\n\n```\n%s```\n", c.Name(), b.String())
 	}
-	pages["README.md"] = index
+	pages["imgpack.md"] = index
 	dir := filepath.Join("..", "..", "docs", "cli")
 	for name, want := range pages {
 		path := filepath.Join(dir, name)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/imgpack/imgpack/archive"
@@ -159,6 +160,7 @@ var codeRules = []struct {
 	{codeUsage, is[*usageError]},
 	{codeFailed, is[*internalError]},
 	{codeNo, is[*manifests.ContentError]},
+	{codeNo, isMissingBlob},
 	{codeUsage, is[*manifests.InputError]},
 	{codeUnreachable, is[*offlineError]},
 	{codeDenied, is[*archive.DeniedError]},
@@ -221,6 +223,13 @@ func isErrno(numbers ...syscall.Errno) func(error) bool {
 		}
 		return false
 	}
+}
+
+// isMissingBlob reports that what an image refers to is not where the image is:
+// no name was wrong, the content is incomplete.
+func isMissingBlob(err error) bool {
+	e, ok := errors.AsType[*manifests.NotFoundError](err)
+	return ok && strings.HasPrefix(e.Subject, "blob ")
 }
 
 func isNetwork(err error) bool {

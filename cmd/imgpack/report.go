@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/imgpack/imgpack/archive"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -107,6 +110,12 @@ func hintFor(err error) string {
 		return suggestion(e)
 	}
 	switch {
+	case is[*archive.DeniedError](err):
+		return "credentials: --creds USER, --authfile FILE, or those of docker login and podman login"
+	case is[x509.UnknownAuthorityError](err), is[*tls.CertificateVerificationError](err):
+		return "--ca-file FILE trusts the registry's certificate; so does /etc/docker/certs.d/HOST/ca.crt"
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return "the registry speaks http: --plain-http=HOST allows that"
 	case is[*offlineError](err):
 		return "leave out --offline (or IMGPACK_OFFLINE), or load the image first"
 	case is[*internalError](err):

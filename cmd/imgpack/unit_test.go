@@ -28,6 +28,7 @@ func TestExitCodes(t *testing.T) {
 		{0, nil},
 		{1, manifests.Bad(manifests.KindDigest, "blob", "no")},
 		{1, fmt.Errorf("a: %w", errors.Join(syscall.ENOSPC, manifests.Bad(manifests.KindSize, "", "x")))},
+		{1, &manifests.NotFoundError{Subject: "blob sha256:00", In: "x"}},
 		{2, usagef("no")},
 		{2, &manifests.InputError{What: "platform", Input: "x", Why: "y"}},
 		{4, &manifests.NotFoundError{Subject: "image"}},
