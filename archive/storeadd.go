@@ -32,8 +32,9 @@ type AddResult struct {
 }
 
 // Add stores all of g and names its roots, in one transaction: every image
-// appears or none, and after an error the store is as it was. Blobs that are
-// there are not copied again.
+// appears or none, and after an error the store is as it was; but where only
+// the last step fails, forcing index.json's new name to disk, they are there.
+// Blobs that are there are not copied again.
 //
 // A tag that names another digest is a *ConflictError, found before any blob is
 // copied, unless o.Force is set; the image it named then stays, without a name.
