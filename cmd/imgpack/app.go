@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/imgpack/imgpack/sandbox"
 )
 
 // stdio are the three streams of a process.
@@ -85,8 +87,12 @@ func run(args []string, s stdio, lookupEnv func(string) (string, bool), now func
 }
 
 // runError gives every failure of run that is imgpack's own docker's code for
-// it: the codes below are the command's.
+// it: the codes below are the command's. Only where no sandbox is to be had at
+// all is there one of ours, so that scripts can tell.
 func runError(err error) error {
+	if is[*sandbox.UnsupportedError](err) {
+		return err
+	}
 	switch code := codeOf(err); code {
 	case codeInterrupted, codeTerminated, codeTimedOut, codeNotRunnable, codeNoCommand:
 		return err

@@ -65,7 +65,7 @@ func newRunCommand(a *app) *cobra.Command {
 		examples: "imgpack run nginx:1.27 nginx -t\n" +
 			"imgpack run -e DEBUG=1 --read-only site.imgpack//shop/api:2 /bin/api --version\n" +
 			"imgpack run --explain --timeout 30s redis:7.4",
-		exits:    []int{codeTimedOut, codeRun, codeNotRunnable, codeNoCommand},
+		exits:    []int{codeUnsupported, codeTimedOut, codeRun, codeNotRunnable, codeNoCommand},
 		complete: a.completeOneImage,
 		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
 	}, o.add)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -89,10 +90,23 @@ func (o *verifyOptions) run(ctx context.Context, a *app, args []string) error {
 	}
 	for _, d := range docs {
 		if d.Verdict == verify.Fail {
-			return exitStatus(codeNo)
+			return d.failure()
 		}
 	}
 	return failed
+}
+
+// failure is the report's first finding that is no warning, as an error.
+func (d verifyDoc) failure() error {
+	for _, c := range d.Checks {
+		for _, f := range c.Findings {
+			if !f.Warn {
+				return &failure{Op: "verify", Subject: d.Subject.Source, Message: printable(d.Subject.Source) + " is not what it claims to be",
+					Err: &manifests.ContentError{Kind: f.Kind, Subject: f.Subject, Err: errors.New(f.Message)}}
+			}
+		}
+	}
+	return exitStatus(codeNo)
 }
 
 // one verifies one source. The report is nil when there was nothing to check.

@@ -72,6 +72,7 @@ func TestRunErrors(t *testing.T) {
 		{125, &failure{Code: 8, Err: errors.New("x")}},
 		{126, &failure{Code: 126, Err: errors.New("x")}},
 		{127, &failure{Code: 127, Err: errors.New("x")}},
+		{9, &failure{Message: "cannot run", Err: &sandbox.UnsupportedError{Feature: "user namespaces"}}},
 		{1, exitStatus(1)},
 		{130, signalError{syscall.SIGINT}},
 	} {
