@@ -42,7 +42,11 @@ func TestMain(m *testing.M) {
 	case os.Getenv(callerEnv) != "":
 		caller()
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if probeDir != "" {
+		os.RemoveAll(probeDir)
+	}
+	os.Exit(code)
 }
 
 // call is what a caller process is told in its environment.
@@ -138,19 +142,26 @@ func thief() {
 	os.Exit(0)
 }
 
+var probeDir string // holds the probe; removed at the end
+
 // buildProbe builds the static program that images here contain.
 var buildProbe = sync.OnceValues(func() (string, error) {
-	if p := os.Getenv(probeEnv); p != "" {
-		return p, nil
-	}
 	dir, err := os.MkdirTemp("", "probe")
 	if err != nil {
 		return "", err
 	}
+	probeDir = dir
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
 	p := filepath.Join(dir, "probe")
+	if built := os.Getenv(probeEnv); built != "" {
+		b, err := os.ReadFile(built)
+		if err != nil {
+			return "", err
+		}
+		return p, os.WriteFile(p, b, 0o755) // of our own, so that it can be linked
+	}
 	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", p, "./testdata/probe")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -161,19 +172,19 @@ var buildProbe = sync.OnceValues(func() (string, error) {
 
 // image is a root filesystem under test.
 type image struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 }
 
 // newImage makes a root filesystem with the probe at /bin/probe and not much
 // else. It skips the test where the kernel refuses the sandbox.
-func newImage(t *testing.T) image {
+func newImage(t testing.TB) image {
 	t.Helper()
 	needSandbox(t)
 	return bareImage(t)
 }
 
-func bareImage(t *testing.T) image {
+func bareImage(t testing.TB) image {
 	t.Helper()
 	probe, err := buildProbe()
 	if err != nil {
@@ -186,11 +197,9 @@ func bareImage(t *testing.T) image {
 	if err := os.Chmod(im.path("tmp"), 0o1777); err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(probe)
-	if err != nil {
+	if err := os.Link(probe, im.path("bin/probe")); err != nil {
 		t.Fatal(err)
 	}
-	im.write("bin/probe", string(b), 0o755)
 	im.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\n", 0o644)
 	im.write("etc/group", "root:x:0:\napp:x:1001:\nextra:x:2000:app,other\nmore:x:2001:app,root\n", 0o644)
 	return im
@@ -357,14 +366,14 @@ var sandboxWorks = sync.OnceValue(func() error {
 
 // needSandbox skips where this host forbids sandboxes, unless they are
 // required.
-func needSandbox(t *testing.T) {
+func needSandbox(t testing.TB) {
 	t.Helper()
 	if err := sandboxWorks(); err != nil {
 		skip(t, err.Error())
 	}
 }
 
-func skip(t *testing.T, why string) {
+func skip(t testing.TB, why string) {
 	t.Helper()
 	if os.Getenv("IMGPACK_REQUIRE_PEERS") == "1" {
 		t.Fatal("required: " + why)

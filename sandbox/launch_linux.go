@@ -60,7 +60,7 @@ func (s *setup) launch() (int, error) {
 	return r.pid, nil
 }
 
-// keepOnlyKill leaves the reaper the one capability it needs, to signal a
+// keepOnlyKill leaves the reaper, for good, the one capability it needs, to signal a
 // command of another user. launcher is the thread that has given up more than
 // that; the runtime wants the same answer from all threads, so it must be gone.
 func keepOnlyKill(launcher int) error {
@@ -78,6 +78,9 @@ func keepOnlyKill(launcher int) error {
 	data := [2]unix.CapUserData{{Effective: 1 << unix.CAP_KILL, Permitted: 1 << unix.CAP_KILL}}
 	_, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
 	if e != 0 { // ENOTSUP in a program built with cgo
+		return e
+	}
+	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
 		return e
 	}
 	return nil

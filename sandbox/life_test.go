@@ -105,11 +105,10 @@ func TestCancel(t *testing.T) {
 // sandboxProcesses lists processes below this one, other than itself.
 func sandboxProcesses(t *testing.T, parent int) []string {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", parent, parent))
-	if err != nil {
+	if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", parent, parent)); err != nil {
 		t.Skipf("this kernel does not list children: %v", err)
 	}
-	all := strings.Fields(string(b))
+	var all []string
 	tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", parent))
 	for _, task := range tasks {
 		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", parent, task.Name())); err == nil {

@@ -198,7 +198,7 @@ func oneIsKill() {
 	for range 100 {
 		b, _ := os.ReadFile("/proc/1/status")
 		last = string(b)
-		if strings.Contains(last, "CapPrm:\t0000000000000020\nCapEff:\t0000000000000020\n") {
+		if strings.Contains(last, "CapPrm:\t0000000000000020\nCapEff:\t0000000000000020\n") && strings.Contains(last, "NoNewPrivs:\t1\n") {
 			fmt.Println("ok")
 			return
 		}
