@@ -5,13 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/tarball"
@@ -196,7 +194,7 @@ func (t *Tar) WriteFile(ctx context.Context, path string, o WriteOptions) error 
 	if err := f.Reserve(t.size); err != nil {
 		return err
 	}
-	if err := plan.WriteAt(ctx, flusher{f.File}, jobs(o.Jobs)); err != nil {
+	if err := plan.WriteAt(ctx, f, jobs(o.Jobs)); err != nil {
 		return err
 	}
 	return f.Commit()
@@ -209,18 +207,6 @@ func (t *Tar) Write(ctx context.Context, w io.Writer, o WriteOptions) error {
 		return err
 	}
 	return plan.Write(ctx, w)
-}
-
-// flusher starts writing to disk what it is given, so that the disk does not
-// idle until all is there and has to be forced.
-type flusher struct{ f *os.File }
-
-func (w flusher) WriteAt(p []byte, at int64) (int, error) {
-	n, err := w.f.WriteAt(p, at)
-	if n >= copyBuffer {
-		_ = unix.SyncFileRange(int(w.f.Fd()), at, int64(n), unix.SYNC_FILE_RANGE_WRITE) // a hint; the commit sees errors
-	}
-	return n, err
 }
 
 // withProgress tells progress of every byte read of d. A nil r stays nil.

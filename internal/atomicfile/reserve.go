@@ -48,3 +48,16 @@ func retry(f func() error) error {
 		}
 	}
 }
+
+// earlyWrite is from how many bytes on WriteAt starts the disk at once.
+const earlyWrite = 1 << 20
+
+// WriteAt is os.File's, and starts writing large pieces to disk at once, so
+// that the disk does not idle until all is there and has to be forced.
+func (f *File) WriteAt(p []byte, at int64) (int, error) {
+	n, err := f.File.WriteAt(p, at)
+	if n >= earlyWrite {
+		_ = unix.SyncFileRange(int(f.Fd()), at, int64(n), unix.SYNC_FILE_RANGE_WRITE) // a hint; Commit sees errors
+	}
+	return n, err
+}
