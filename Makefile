@@ -59,4 +59,4 @@ cover:
 	go test -coverprofile=/dev/null ./... -cover | grep -v 'no test files'
 
 clean:
-	rm -rf $(OUT) dist
+	rm -rf $(OUT) dist _demo

@@ -7,7 +7,7 @@
 #                               images from this machine's own programs
 set -eu
 imgpack=$(realpath "$1")
-work=${DEMO_DIR:-dist/demo}
+work=${DEMO_DIR:-_demo} # an underscore hides the images' files from go
 rm -rf "$work"
 mkdir -p "$work/connected" "$work/far"
 connected=$(realpath "$work/connected") far=$(realpath "$work/far")
