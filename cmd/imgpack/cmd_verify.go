@@ -114,11 +114,11 @@ func (o *verifyOptions) one(ctx context.Context, a *app, text string) (*verifyDo
 	doc := &verifyDoc{envelope: kind("verify"), Subject: subjectDoc{Source: text}, Tool: toolDoc{"imgpack", version}, Started: a.now().UTC().Truncate(time.Second)}
 	start := a.now()
 	policy := sourcePolicy{platform: o.platform, registry: &o.registry}
+	var given bool
 	in, err := a.openInputs(ctx, []string{text}, policy)
 	if err == nil {
 		defer in.Close()
-		_, given, _ := o.platform.choice(a)
-		if given || in.anyRemote() {
+		if _, given, _ = o.platform.choice(a); given || in.anyRemote() {
 			err = a.choosePlatforms(ctx, in, policy)
 		}
 	}
@@ -134,6 +134,9 @@ func (o *verifyOptions) one(ctx context.Context, a *app, text string) (*verifyDo
 		return nil, &manifests.NotFoundError{Subject: "image", In: text}
 	}
 	options := verify.Options{Quick: o.quick, Deep: o.deep, Jobs: a.g.parallel}
+	if !given {
+		options.Holds = holds(ctx, in)
+	}
 	if c, ok := doc.file(a, in); ok {
 		options.Extra = []verify.Check{c}
 	}
@@ -146,6 +149,19 @@ func (o *verifyOptions) one(ctx context.Context, a *app, text string) (*verifyDo
 		return nil, err
 	}
 	return doc, err
+}
+
+// holds lists the blobs of a bundle of which every image is looked at: there
+// must be no others.
+func holds(ctx context.Context, in *inputs) []digest.Digest {
+	bundle, ok := in.container().(*dedupe.Bundle)
+	if !ok {
+		return nil
+	}
+	if roots, err := bundle.Roots(ctx); err != nil || len(roots) != len(in.found) {
+		return nil
+	}
+	return bundle.Blobs()
 }
 
 // file describes the container that was opened, where there is one.
