@@ -21,10 +21,10 @@ import (
 // Store is the local store: an OCI image layout in a directory, whose
 // index.json names the images, and beside it
 //
-//	lock     held by whoever changes index.json or blobs; holds its process id
-//	tmp/     unfinished work, each piece locked by the process it belongs to
-//	layers/  unpacked layers, which belong to package unpack
-//	run/     what running sandboxes write
+//	lock       held by whoever changes index.json or blobs; holds its process id
+//	tmp/       unfinished work, each piece locked by the process it belongs to
+//	unpacked/  unpacked layers, which belong to package unpack
+//	run/       what running sandboxes write
 //
 // Blobs are copied into tmp and forced to disk without holding the lock, then
 // renamed into place under it, index.json last: readers need no lock, a killed
@@ -55,7 +55,7 @@ func (s *Store) Dir() string { return s.dir }
 
 // LayerDir is the directory for unpacked layers of the store's images. It need
 // not be there.
-func (s *Store) LayerDir() string { return filepath.Join(s.dir, "layers") }
+func (s *Store) LayerDir() string { return filepath.Join(s.dir, "unpacked") }
 
 // Format is FormatStore.
 func (s *Store) Format() Format { return FormatStore }

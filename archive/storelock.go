@@ -88,7 +88,7 @@ func (s *Store) checkOurs() error {
 		switch n.Name() {
 		case "lock", "oci-layout":
 			return nil
-		case "layers", "run", "tmp":
+		case "unpacked", "run", "tmp":
 		default:
 			foreign = n.Name()
 		}
