@@ -73,7 +73,9 @@ func standsAlone(m *layerMeta, below *stack) (bool, error) {
 		return false, nil
 	}
 	opaque := newPathSet(m.Opaque)
-	for _, p := range m.Implied { // sorted: parents come first
+	led := append(slices.Clone(m.Implied), m.Led...)
+	slices.Sort(led) // parents come first
+	for _, p := range led {
 		path := string(p)
 		if opaque.above(path) {
 			continue
@@ -172,11 +174,16 @@ func (c *composer) image(s *stack) (*staged, error) {
 
 // lower lists the layers' directories, topmost first. Of a layer that is there
 // twice only the upper one counts, for it brings back all that the other
-// brought; an overlay refuses a directory it has already.
+// brought; an overlay refuses a directory it has already. An overlay does not
+// look for an opaque mark on its layers' top directories, so that what one
+// hides is left out.
 func (c *composer) lower() (dirs []string) {
 	for i := len(c.layers) - 1; i >= 0; i-- {
 		if dir := filepath.Join(c.layers[i].final, fsName); !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
+		}
+		if slices.Contains(c.layers[i].meta.Opaque, ".") {
+			break
 		}
 	}
 	return dirs

@@ -37,6 +37,7 @@ type extractor struct {
 	opaque    pathSet
 	whiteouts pathSet // and devices, which hide what is below as any file would
 	devices   pathSet
+	led       pathSet           // directories that were implied at some time
 	pending   []*layertar.Entry // hard links whose target is not there yet
 	file      openFile
 	detached  []int // directories in use that the cache had to forget
@@ -49,7 +50,7 @@ func newExtractor(root int, budget *budget) *extractor {
 		root: root, cache: newDirCache(budget.dirs), budget: budget,
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), alwaysMod: err == nil, marks: true,
 		meta: &layerMeta{}, dirs: map[string]*attrs{".": impliedAttrs()},
-		opaque: pathSet{}, whiteouts: pathSet{}, devices: pathSet{}, file: openFile{fd: -1},
+		opaque: pathSet{}, whiteouts: pathSet{}, devices: pathSet{}, led: pathSet{}, file: openFile{fd: -1},
 	}
 }
 
@@ -99,7 +100,7 @@ func (x *extractor) entry(e *layertar.Entry) error {
 	case layertar.Fifo:
 		return x.fifo(d, e)
 	case layertar.Hardlink:
-		return x.link(d, e, false)
+		return x.link(d, e, linkTry{})
 	case layertar.Device:
 		err = x.clear(d, e.Base)
 		path := join(d.path, e.Base)
@@ -149,6 +150,7 @@ func (x *extractor) imply(path string) error {
 		unix.Close(parent)
 		if err == nil {
 			x.dirs[dir] = impliedAttrs()
+			x.led[dir] = true
 		} else if err != unix.EEXIST {
 			return err
 		}
@@ -292,78 +294,6 @@ func (x *extractor) fifo(d *cachedDir, e *layertar.Entry) error {
 	return errors.Join(err, unix.Close(fd))
 }
 
-// link makes a hard link. Where the layer has no such file yet, it is one of
-// the layers below; failing that, and where those are not known, one that
-// comes later, unless this is the last try.
-func (x *extractor) link(d *cachedDir, e *layertar.Entry, last bool) error {
-	target, missing, err := follow(parentOf(e.Linkname), x.look)
-	if err != nil {
-		return err
-	}
-	path, to := join(d.path, e.Base), join(target, baseOf(e.Linkname))
-	if !missing {
-		n, err := lookBeneath(x.root, to)
-		if err != nil {
-			return err
-		}
-		if n.kind == directory {
-			return &layertar.Error{Kind: layertar.Malformed, Entry: e.Name, Err: errors.New("a hard link to a directory")}
-		}
-		if n.kind != absent {
-			return x.linkHere(d, e, path, to)
-		}
-	}
-	below := node{}
-	if x.lower != nil {
-		if below, err = x.lower.look(to); err != nil {
-			return err
-		}
-	}
-	switch {
-	case below.kind == symlink || below.kind == other:
-		return x.replacing(d, e.Base, func() error { return x.lower.link(to, d.fd, e.Base) })
-	case x.devices[to] || x.lower != nil && x.lower.device(to):
-		x.meta.skip(layertar.NoteDevice, e.Name, "a hard link to a device")
-		x.whiteouts[path], x.devices[path] = true, true
-		return x.clear(d, e.Base)
-	}
-	if !last {
-		x.pending = append(x.pending, e)
-		x.meta.NeedsLower = true
-	} else if x.meta.Missing == nil {
-		x.meta.Missing = &missingLink{rawPath(e.Name), rawPath(e.Linkname)}
-	}
-	return nil
-}
-
-func (x *extractor) linkHere(d *cachedDir, e *layertar.Entry, path, to string) error {
-	if path == to {
-		return nil
-	}
-	from, err := openBeneath(x.root, parentOf(to), unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(from)
-	base := baseOf(to)
-	call := func() error { return unix.Linkat(from, base, d.fd, e.Base, 0) }
-	if err = call(); err != unix.EEXIST {
-		return err
-	}
-	a, err := lstatAt(from, base)
-	if err != nil {
-		return err
-	}
-	if b, err := lstatAt(d.fd, e.Base); err != nil || a.Ino == b.Ino && a.Dev == b.Dev {
-		return err
-	}
-	err = x.replacing(d, e.Base, call)
-	if err == unix.ENOENT {
-		return &layertar.Error{Kind: layertar.Malformed, Entry: e.Name, Err: errors.New("a hard link into what it replaces")}
-	}
-	return err
-}
-
 // finish makes what had to wait for the whole layer, and completes meta.
 func (x *extractor) finish() error {
 	if err := x.lateLinks(); err != nil {
@@ -384,34 +314,13 @@ func (x *extractor) finish() error {
 	for path, a := range x.dirs {
 		if a.implied {
 			implied[path] = true
+			delete(x.led, path)
 		}
 	}
+	x.meta.Led = x.led.sorted()
 	x.meta.Implied, x.meta.Opaque = implied.sorted(), x.opaque.sorted()
 	x.meta.Devices = x.devices.sorted()
 	x.meta.Whiteouts = x.whiteouts.sorted()
-	return nil
-}
-
-// lateLinks makes the hard links that came before their targets; links to
-// links may take several rounds.
-func (x *extractor) lateLinks() error {
-	for last := false; len(x.pending) > 0; {
-		todo := x.pending
-		x.pending = nil
-		for _, e := range todo {
-			d, err := x.parent(e.Parent)
-			if err != nil {
-				return atEntry(e, err)
-			}
-			if _, err := lstatAt(d.fd, e.Base); err == nil {
-				continue // a later entry has taken the name
-			}
-			if err := x.link(d, e, last); err != nil {
-				return atEntry(e, err)
-			}
-		}
-		last = len(x.pending) == len(todo)
-	}
 	return nil
 }
 
@@ -435,6 +344,11 @@ func (x *extractor) settle() error {
 		if a, ok := x.dirs[path]; ok { // hidden below and made anew
 			x.opaque[path] = true
 			a.implied = false
+		}
+	}
+	for path := range x.led {
+		if x.whiteouts[path] && !x.devices[path] || x.whiteouts.above(path) {
+			delete(x.led, path)
 		}
 	}
 	for path := range x.whiteouts {

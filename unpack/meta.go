@@ -66,6 +66,7 @@ type layerMeta struct {
 	Files     int             `json:"files"`
 	Bytes     int64           `json:"bytes"`
 	Implied   []rawPath       `json:"implied,omitempty"`
+	Led       []rawPath       `json:"led,omitempty"` // as Implied, until a later entry took their place
 	Opaque    []rawPath       `json:"opaque,omitempty"`
 	Whiteouts []rawPath       `json:"whiteouts,omitempty"`
 	Devices   []rawPath       `json:"devices,omitempty"`

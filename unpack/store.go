@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -187,10 +186,10 @@ func (s *LayerStore) commit(w *workspace, fresh []*staged) error {
 		parents[filepath.Dir(to)] = true
 	}
 	for dir := range parents {
-		if err := atomicfile.SyncDir(dir); err != nil {
+		if err := syncDir(dir); err != nil {
 			return err
 		}
-		if err := atomicfile.SyncDir(filepath.Dir(dir)); err != nil {
+		if err := syncDir(filepath.Dir(dir)); err != nil {
 			return err
 		}
 	}

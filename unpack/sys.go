@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/internal/atomicfile"
 )
 
 // noOpenat2 is set once the kernel has said that it lacks openat2 (before
@@ -232,8 +234,12 @@ func openDir(path string) (int, error) {
 	return fd, nil
 }
 
-// syncTree forces a file system to disk; tests replace it.
-var syncTree = unix.Syncfs
+// syncTree forces a file system to disk, syncDir one directory; tests replace
+// them.
+var (
+	syncTree = unix.Syncfs
+	syncDir  = atomicfile.SyncDir
+)
 
 // casefold is FS_CASEFOLD_FL: names that differ in case are the same file.
 const casefold = 0x40000000

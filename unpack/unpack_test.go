@@ -17,12 +17,6 @@ import (
 	"github.com/imgpack/imgpack/manifests"
 )
 
-func init() {
-	// Nothing of a test outlives it, and other work on the machine would be
-	// waited for.
-	syncTree = func(int) error { return nil }
-}
-
 // load returns an image of b.
 func load(t testing.TB, b *fixtures.Blobs, root manifests.Root) *manifests.Image {
 	t.Helper()

@@ -23,7 +23,7 @@ type workspace struct {
 }
 
 // errBusy reports a temporary directory that a running process holds.
-var errBusy = errors.New("another process is writing it")
+var errBusy = atomicfile.ErrBusy
 
 // claim locks an existing temporary directory. ok is false if it went away
 // meanwhile.
@@ -197,5 +197,5 @@ func (o *output) commit(dir string) error {
 		}
 		return &fs.PathError{Op: "rename", Path: o.target, Err: err}
 	}
-	return atomicfile.SyncDir(filepath.Dir(o.target))
+	return syncDir(filepath.Dir(o.target))
 }

@@ -1,0 +1,137 @@
+package unpack
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgpack/imgpack/fixtures"
+	"github.com/imgpack/imgpack/internal/atomicfile"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// sentinel makes a directory that nothing may touch, and returns the listing
+// that must stay as it is.
+func sentinel(t testing.TB) (dir string, untouched func(what string)) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "outside")
+	if err := os.Mkdir(dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "victim"), []byte("mine"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	list := func() map[string]string {
+		all := tree(t, filepath.Dir(dir))
+		delete(all, ".")
+		return all
+	}
+	want := list()
+	return dir, func(what string) {
+		t.Helper()
+		sameTree(t, what+": outside", want, list())
+	}
+}
+
+// clean checks that a target that failed left nothing.
+func clean(t testing.TB, what, target string) {
+	t.Helper()
+	for _, path := range []string{target, atomicfile.TempPath(target)} {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %s was left", what, filepath.Base(path))
+		}
+	}
+}
+
+func TestHostileLayers(t *testing.T) {
+	outside, untouched := sentinel(t)
+	dir := t.TempDir()
+	store := NewLayerStore(dir + "/store")
+	b := fixtures.NewBlobs()
+	if _, _, err := store.Unpack(context.Background(), b, load(t, b, fixtures.Sample(b)[0]), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	ways := map[string]func(*fixtures.Blobs, *manifests.Image) (*Result, error){
+		"store": func(b *fixtures.Blobs, img *manifests.Image) (*Result, error) {
+			_, res, err := store.Unpack(context.Background(), b, img, Options{})
+			return res, err
+		},
+		"rootfs": func(b *fixtures.Blobs, img *manifests.Image) (*Result, error) {
+			return WriteRootfs(context.Background(), b, img, dir+"/rootfs", Options{})
+		},
+	}
+	for _, h := range fixtures.HostileLayersAt(outside) {
+		b := fixtures.NewBlobs()
+		img := load(t, b, fixtures.Root("", h.Image(b)))
+		before := tree(t, dir+"/store")
+		for way, unpack := range ways {
+			what := h.Name + " to " + way
+			start := time.Now()
+			res, err := unpack(b, img)
+			if took := time.Since(start); took > 10*time.Second {
+				t.Errorf("%s: took %v", what, took)
+			}
+			if !fixtures.Matches(err, h.Want) {
+				t.Errorf("%s: %v, want %q", what, err, h.Want)
+			}
+			untouched(what)
+			if err != nil {
+				checkMessage(t, what, err)
+				clean(t, what, dir+"/rootfs")
+				after := tree(t, dir+"/store")
+				if way == "store" {
+					sameTree(t, what, times(before), times(after))
+				}
+				continue
+			}
+			if h.Note == "dropped" && len(res.Skipped) == 0 {
+				t.Errorf("%s: nothing reported", what)
+			}
+			if err := removePath(dir + "/rootfs"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := store.gcAll(t, b, fixtures.Sample(b)[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// gcAll removes all but one image.
+func (s *LayerStore) gcAll(t testing.TB, b *fixtures.Blobs, keep manifests.Root) (int, error) {
+	n, _, err := s.GC(context.Background(), load(t, b, keep).Config.RootFS.DiffIDs, false)
+	return n, err
+}
+
+// times leaves out what a store's own directories may change in: times.
+func times(list map[string]string) map[string]string {
+	out := map[string]string{}
+	for name, line := range list {
+		if !strings.Contains(name, "/fs") {
+			f := strings.Fields(line)
+			line = f[0] + " " + f[1]
+		}
+		out[name] = line
+	}
+	return out
+}
+
+// checkMessage holds an error to what people and terminals can take.
+func checkMessage(t testing.TB, what string, err error) {
+	t.Helper()
+	text := err.Error()
+	if strings.ContainsFunc(text, func(r rune) bool { return r < 0x20 || r == 0x7f || r > 0x7f && r != '…' }) || len(text) > 1500 {
+		t.Errorf("%s: unsafe or long message %q", what, text)
+	}
+	var bad *manifests.ContentError
+	if errors.As(err, &bad) && !strings.HasPrefix(text, "layer ") {
+		t.Errorf("%s: the message does not name the layer: %s", what, text)
+	}
+	if strings.Contains(text, "failed to") {
+		t.Errorf("%s: %s", what, text)
+	}
+}

@@ -1,0 +1,132 @@
+package unpack
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/internal/layertar"
+)
+
+// linkTry says which try a hard link is in.
+type linkTry struct {
+	again bool // the whole layer is there by now
+	last  bool // nothing more will come
+	taken bool // a later entry has the name: only look whether the target is there
+}
+
+// link makes a hard link. Where the layer has no such file yet, it is one of
+// the layers below; failing that, and where those are not known, one that
+// comes later.
+func (x *extractor) link(d *cachedDir, e *layertar.Entry, try linkTry) error {
+	target, missing, err := follow(parentOf(e.Linkname), x.look)
+	if err != nil {
+		return err
+	}
+	path, to := join(d.path, e.Base), join(target, baseOf(e.Linkname))
+	if !missing {
+		n, err := lookBeneath(x.root, to)
+		if err != nil {
+			return err
+		}
+		if a := x.dirs[to]; n.kind == directory && x.lower == nil && (try.again || a != nil && a.implied) {
+			return x.later(e, linkTry{last: true}) // the layers below may have something else there
+		}
+		if n.kind == directory {
+			return &layertar.Error{Kind: layertar.Malformed, Entry: e.Name, Err: errors.New("a hard link to a directory")}
+		}
+		if n.kind != absent && try.taken {
+			return nil
+		}
+		if n.kind != absent {
+			return x.linkHere(d, e, path, to)
+		}
+	}
+	below := node{}
+	if x.lower != nil {
+		if below, err = x.lower.look(to); err != nil {
+			return err
+		}
+	}
+	switch {
+	case try.taken && (below.kind == symlink || below.kind == other || x.devices[to]):
+		return nil
+	case below.kind == symlink || below.kind == other:
+		return x.replacing(d, e.Base, func() error { return x.lower.link(to, d.fd, e.Base) })
+	case x.devices[to] || x.lower != nil && x.lower.device(to):
+		x.meta.skip(layertar.NoteDevice, e.Name, "a hard link to a device")
+		x.whiteouts[path], x.devices[path] = true, true
+		return x.clear(d, e.Base)
+	}
+	return x.later(e, try)
+}
+
+// later keeps a hard link for another try, or gives up on it.
+func (x *extractor) later(e *layertar.Entry, try linkTry) error {
+	x.meta.NeedsLower = true
+	if !try.last {
+		x.pending = append(x.pending, e)
+	} else if x.meta.Missing == nil {
+		x.meta.Missing = &missingLink{rawPath(e.Name), rawPath(e.Linkname)}
+	}
+	return nil
+}
+
+func (x *extractor) linkHere(d *cachedDir, e *layertar.Entry, path, to string) error {
+	if path == to {
+		return nil
+	}
+	from, err := openBeneath(x.root, parentOf(to), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	base := baseOf(to)
+	call := func() error { return unix.Linkat(from, base, d.fd, e.Base, 0) }
+	if err = call(); err != unix.EEXIST {
+		return err
+	}
+	a, err := lstatAt(from, base)
+	if err != nil {
+		return err
+	}
+	if b, err := lstatAt(d.fd, e.Base); err != nil || a.Ino == b.Ino && a.Dev == b.Dev {
+		return err
+	}
+	err = x.replacing(d, e.Base, call)
+	if err == unix.ENOENT {
+		return &layertar.Error{Kind: layertar.Malformed, Entry: e.Name, Err: errors.New("a hard link into what it replaces")}
+	}
+	return err
+}
+
+// maxRounds bounds the time spent on links to links to links in the wrong
+// order, which no builder writes.
+const maxRounds = 8
+
+// lateLinks makes the hard links that came before their targets; links to
+// links may take several rounds.
+func (x *extractor) lateLinks() error {
+	last := false
+	for round := 1; len(x.pending) > 0; round++ {
+		todo := x.pending
+		x.pending = nil
+		for _, e := range todo {
+			d, err := x.parent(e.Parent)
+			var bad *layertar.Error
+			if errors.As(err, &bad) { // what came later stands in the way
+				x.later(e, linkTry{last: true})
+				continue
+			}
+			if err != nil {
+				return atEntry(e, err)
+			}
+			_, err = lstatAt(d.fd, e.Base)
+			if err := x.link(d, e, linkTry{again: true, last: last, taken: err == nil}); err != nil {
+				return atEntry(e, err)
+			}
+		}
+		last = len(x.pending) == len(todo) || round >= maxRounds
+	}
+	return nil
+}
