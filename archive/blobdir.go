@@ -109,7 +109,7 @@ func (b blobDir) copy(ctx context.Context, f manifests.Fetcher, d ocispec.Descri
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	in := ctxReader{ctx, withProgress(r, d, progress)}
+	in := ctxReader{ctx, progress.Watch(r, d)}
 	// The file's own ReadFrom would copy in pieces of 32 KiB.
 	if _, err := io.CopyBuffer(struct{ io.Writer }{out}, in, make([]byte, min(copyBuffer, max(d.Size, 1)))); err != nil {
 		return err

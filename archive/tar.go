@@ -172,7 +172,7 @@ func (t *Tar) plan(progress manifests.Progress) (*tarball.Plan, error) {
 	for _, d := range t.blobs {
 		members = append(members, tarball.Member{Name: blobPath(d.Digest), Size: d.Size, Open: func(ctx context.Context) (io.ReadCloser, error) {
 			r, err := t.graph.Fetch(ctx, d)
-			return withProgress(r, d, progress), err
+			return progress.Watch(r, d), err
 		}})
 	}
 	return tarball.NewPlan(members)
@@ -207,26 +207,4 @@ func (t *Tar) Write(ctx context.Context, w io.Writer, o WriteOptions) error {
 		return err
 	}
 	return plan.Write(ctx, w)
-}
-
-// withProgress tells progress of every byte read of d. A nil r stays nil.
-func withProgress(r io.ReadCloser, d ocispec.Descriptor, progress manifests.Progress) io.ReadCloser {
-	if r == nil || progress == nil {
-		return r
-	}
-	return &progressReader{r, d, progress}
-}
-
-type progressReader struct {
-	io.ReadCloser
-	desc     ocispec.Descriptor
-	progress manifests.Progress
-}
-
-func (p *progressReader) Read(b []byte) (int, error) {
-	n, err := p.ReadCloser.Read(b)
-	if n > 0 {
-		p.progress(p.desc, int64(n))
-	}
-	return n, err
 }

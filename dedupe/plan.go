@@ -153,28 +153,10 @@ func (p *Plan) blobMembers(progress manifests.Progress) []tarball.Member {
 	for i, b := range p.blobs {
 		members[i] = tarball.Member{Name: memberName(b.Digest), Size: b.Size, Open: func(ctx context.Context) (io.ReadCloser, error) {
 			r, err := p.graph.Fetch(ctx, b)
-			if err != nil || progress == nil {
-				return r, err
-			}
-			return &counter{ReadCloser: r, desc: b, progress: progress}, nil
+			return progress.Watch(r, b), err
 		}}
 	}
 	return members
-}
-
-// counter tells progress of the bytes read through it.
-type counter struct {
-	io.ReadCloser
-	desc     ocispec.Descriptor
-	progress manifests.Progress
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.ReadCloser.Read(p)
-	if n > 0 {
-		c.progress(c.desc, int64(n))
-	}
-	return n, err
 }
 
 // Size is the length of the file, in bytes: exact, and known before anything is

@@ -59,6 +59,29 @@ func (f FetcherFunc) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.Rea
 // called from several goroutines and must not block. Nil means nobody asks.
 type Progress func(desc ocispec.Descriptor, n int64)
 
+// Watch tells p of every byte read of desc through the reader it returns,
+// which closes r. A nil p or r leaves r as it is.
+func (p Progress) Watch(r io.ReadCloser, desc ocispec.Descriptor) io.ReadCloser {
+	if p == nil || r == nil {
+		return r
+	}
+	return &watchedReader{r, desc, p}
+}
+
+type watchedReader struct {
+	io.ReadCloser
+	desc     ocispec.Descriptor
+	progress Progress
+}
+
+func (w *watchedReader) Read(b []byte) (int, error) {
+	n, err := w.ReadCloser.Read(b)
+	if n > 0 {
+		w.progress(w.desc, int64(n))
+	}
+	return n, err
+}
+
 // CheckDescriptor refuses a descriptor that cannot be used: a digest CheckDigest
 // refuses, a size that is negative or over 16 TiB, an embedded data field that
 // is not the content the descriptor names.

@@ -255,3 +255,22 @@ func BenchmarkSHA256(b *testing.B) {
 		h.Sum(nil)
 	}
 }
+
+func TestProgressWatch(t *testing.T) {
+	data := []byte("twelve bytes")
+	desc := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+	var told int64
+	p := Progress(func(d ocispec.Descriptor, n int64) {
+		if d.Digest != desc.Digest {
+			t.Errorf("told of %s", d.Digest)
+		}
+		told += n
+	})
+	if _, err := io.Copy(io.Discard, p.Watch(BytesReader(data, desc), desc)); err != nil || told != desc.Size {
+		t.Errorf("told of %d of %d bytes, error %v", told, desc.Size, err)
+	}
+	r := BytesReader(data, desc)
+	if Progress(nil).Watch(r, desc) != r || p.Watch(nil, desc) != nil {
+		t.Error("with nobody to tell, or nothing to read, there is a reader of its own")
+	}
+}
