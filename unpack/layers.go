@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/imgpack/imgpack/manifests"
 )
@@ -14,6 +15,7 @@ import (
 //	layers/ALGO/HEX/fs   the layers, by diffID; chained and images beside it where needed
 //	upper work merged    empty
 //	mount.txt            the command that mounts the image at merged
+//	l/N                  short names of the layers, topmost first, where the command needs them
 //
 // dir must not exist or be an empty directory (otherwise a
 // *manifests.ConflictError), and appears only when complete.
@@ -48,12 +50,44 @@ func WriteLayers(ctx context.Context, src manifests.Fetcher, img *manifests.Imag
 		}
 		r.Lower[i] = filepath.Join(out.target, rel)
 	}
-	at := func(name string) string { return filepath.Join(out.target, name) }
-	line := r.MountLine(at("upper"), at("work"), at("merged"))
+	line, err := mountLine(tree, out.target, r)
+	if err != nil {
+		return nil, nil, err
+	}
 	if err := os.WriteFile(filepath.Join(tree, "mount.txt"), []byte(line+"\n"), 0o644); err != nil {
 		return nil, nil, err
 	}
 	return r, res, out.commit(tree)
+}
+
+// maxOptions is how long the options of one mount(2) may be: a page, less some
+// for what mount(8) adds.
+const maxOptions = 4000
+
+// mountLine is the command for mount.txt. Where the layers' paths are longer
+// together than the kernel takes, short relative names stand for them.
+func mountLine(tree, target string, r *Rootfs) (string, error) {
+	at := func(name string) string { return filepath.Join(target, name) }
+	line := r.MountLine(at("upper"), at("work"), at("merged"))
+	if len(line) <= maxOptions {
+		return line, nil
+	}
+	if err := os.Mkdir(filepath.Join(tree, "l"), 0o755); err != nil {
+		return "", err
+	}
+	near := &Rootfs{}
+	for i, lower := range r.Lower {
+		to, err := filepath.Rel(at("l"), lower)
+		if err != nil {
+			return "", err
+		}
+		name := filepath.Join("l", strconv.Itoa(i))
+		if err := os.Symlink(to, filepath.Join(tree, name)); err != nil {
+			return "", err
+		}
+		near.Lower = append(near.Lower, name)
+	}
+	return "cd " + shellQuote(target) + " && " + near.MountLine("upper", "work", "merged"), nil
 }
 
 // mountDirs makes the directories of a mount; the upper one lends the root of

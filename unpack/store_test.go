@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -266,6 +267,31 @@ func TestWriteLayers(t *testing.T) {
 	}
 	defer unix.Unmount(dir+"/merged", unix.MNT_DETACH)
 	sameTree(t, "layers", tree(t, filepath.Dir(dir)+"/rootfs"), tree(t, dir+"/merged"))
+}
+
+func TestWriteLayersOfManyLayers(t *testing.T) {
+	rootOnly(t)
+	b := fixtures.NewBlobs()
+	var spec fixtures.ImageSpec
+	for i := range 120 {
+		spec.Layers = append(spec.Layers, fixtures.LayerSpec{Files: []fixtures.File{{Name: "d/"}, {Name: fmt.Sprint("d/", i), Body: fmt.Sprint(i)}}})
+	}
+	img := load(t, b, fixtures.Root("", b.Image(spec)))
+	dir := t.TempDir() + "/a b"
+	if _, _, err := WriteLayers(context.Background(), b, img, dir, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	line, err := os.ReadFile(dir + "/mount.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("sh", "-c", string(line)).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v %s", line, err, out)
+	}
+	defer unix.Unmount(dir+"/merged", unix.MNT_DETACH)
+	if all, err := os.ReadDir(dir + "/merged/d"); len(all) != 120 || err != nil {
+		t.Errorf("%d files, %v", len(all), err)
+	}
 }
 
 // TestRootlessUnpack holds for root too, but for owners.
