@@ -40,7 +40,7 @@ func init() {
 // It must be the first thing main does.
 func Init() {
 	if isInit() {
-		os.Exit(runInit())
+		syscall.Exit(runInit()) // at once: nothing of the runtime is to be run down here
 	}
 }
 
@@ -206,7 +206,7 @@ func forward(ctl *control, pid int) {
 	for {
 		var m message
 		if err := ctl.dec.Decode(&m); err != nil {
-			os.Exit(CodeStart)
+			syscall.Exit(CodeStart)
 		}
 		if m.Signal > 0 {
 			_ = unix.Kill(pid, unix.Signal(m.Signal)) // it may have just ended

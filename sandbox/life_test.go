@@ -289,11 +289,16 @@ func TestNothingLeaks(t *testing.T) {
 	count := func() (fds, mounts int) {
 		b, err := os.ReadFile("/proc/self/mountinfo")
 		check(t, err)
-		return len(dirNames(t, "/proc/self/fd")), strings.Count(string(b), "\n")
+		for line := range strings.Lines(string(b)) { // others mount things meanwhile
+			if strings.Contains(line, " scratch ") || strings.Contains(line, "upperdir=/proc/self/fd/") {
+				mounts++
+			}
+		}
+		return len(dirNames(t, "/proc/self/fd")), mounts
 	}
 	s := im.spec("hello")
 	good(t, s)
-	fds, mounts := count()
+	fds, _ := count()
 	goroutines := runtime.NumGoroutine()
 	for i := range runs {
 		s.State = ""
@@ -312,8 +317,8 @@ func TestNothingLeaks(t *testing.T) {
 	if left := dirNames(t, state); len(left) != 0 {
 		t.Errorf("left in the state directory: %v", left)
 	}
-	if f, m := count(); f > fds || m != mounts {
-		t.Errorf("%d open files, %d mounts; before %d, %d", f, m, fds, mounts)
+	if f, m := count(); f > fds || m > 0 {
+		t.Errorf("%d open files, before %d; %d mounts", f, fds, m)
 	}
 	waitFor(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= goroutines })
 }
