@@ -28,7 +28,7 @@ check:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./... && go vet -tags integration ./integration/...
 	GOFLAGS=-tags=integration go run $(STATICCHECK) ./...
-	CGO_ENABLED=1 go test -race ./...
+	CGO_ENABLED=1 go test -race -cover ./...
 	@sh integration/reproducible.sh
 
 # The built binary against real registries, engines, runtimes and kernels.
@@ -48,9 +48,9 @@ soak:
 	IMGPACK_SOAK=1 go test -tags integration -count=1 -timeout 3h ./integration/...
 	$(MAKE) fuzz FUZZTIME=5m
 
-# Golden files written anew; a change in them is a change of format.
+# Golden files written anew: the commands' documents.
 fixtures:
-	go test ./... -run Golden -update
+	go test ./cmd/imgpack -run Golden -update
 
 man:
 	go run -tags gendocs -ldflags '-X main.version=$(VERSION)' ./cmd/imgpack gen-man dist/man

@@ -117,14 +117,6 @@ func TestContainerRules(t *testing.T) {
 	}
 }
 
-func ownDigestTwice(f *file) {
-	blank := "sha256:" + strings.Repeat("0", 64)
-	f.set = map[string]string{"also": blank}
-	raw := bytes.Replace(f.json(), []byte(blank), []byte("sha256:"+strings.Repeat("1", 64)), 1)
-	own := digest.FromBytes(bytes.ReplaceAll(raw, []byte("sha256:"+strings.Repeat("1", 64)), []byte(blank)))
-	f.index = bytes.ReplaceAll(bytes.ReplaceAll(raw, []byte("sha256:"+strings.Repeat("1", 64)), []byte(own)), []byte(blank), []byte(own))
-}
-
 func TestWhatIsNewerIsUnsupportedNotDamaged(t *testing.T) {
 	for what, edit := range map[string]func(*file){
 		"version":          func(f *file) { f.set = map[string]string{"version": "2"} },

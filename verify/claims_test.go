@@ -15,11 +15,6 @@ import (
 	"github.com/imgpack/imgpack/verify"
 )
 
-// descriptor of raw bytes under any digest, for documents that lie.
-func add(b *fixtures.Blobs, v any, mediaType string) ocispec.Descriptor {
-	return b.AddJSON(mediaType, v)
-}
-
 func manifestOf(t *testing.T, b *fixtures.Blobs, d ocispec.Descriptor) ocispec.Manifest {
 	t.Helper()
 	m, err := manifests.ParseManifest(b.Bytes(d.Digest), d)
