@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -247,3 +248,31 @@ func TestSandbox(t *testing.T) {
 		})
 	}
 }
+
+// TestSameTreeRootless compares what an ordinary user unpacks with what root
+// does: owners become the user's, device nodes and file capabilities are left
+// out, and nothing else differs.
+func TestSameTreeRootless(t *testing.T) {
+	const uid = 65534
+	for _, name := range treeImages {
+		t.Run(name, func(t *testing.T) {
+			root, user := newHost(t), newHost(t).asUser(uid)
+			ref := pick(t, name)
+			for _, h := range []*host{root, user} {
+				h.ok("pull", ref)
+				h.ok("unpack", ref, "ours")
+			}
+			want := listing(t, root.path("ours"))
+			for entry, text := range want {
+				text = ownerPattern.ReplaceAllString(text, fmt.Sprintf("owner %d:%d", uid, uid))
+				want[entry] = capabilityPattern.ReplaceAllString(text, "")
+			}
+			sameTree(t, name, want, listing(t, user.path("ours")))
+		})
+	}
+}
+
+var (
+	ownerPattern      = regexp.MustCompile(`owner \d+:\d+`)
+	capabilityPattern = regexp.MustCompile(` security\.capability=[0-9a-f]*`)
+)

@@ -36,14 +36,18 @@ type sample struct {
 // measure runs the contenders in turn, A B C A B C …, and prints a row each.
 func (b *bench) measure(op operation) error {
 	samples := make([][]sample, len(op.contenders))
+	failed := make([]error, len(op.contenders))
 	for round := range b.rounds + 1 { // the first warms the page cache and is not counted
 		for i, c := range op.contenders {
 			if _, err := exec.LookPath(c.needs); err != nil {
 				continue
 			}
 			s, err := b.once(c)
-			if err != nil {
+			if err != nil && i == 0 {
 				return fmt.Errorf("%s: %w", c.tool, err)
+			} else if err != nil {
+				failed[i] = err
+				continue
 			}
 			if round > 0 {
 				samples[i] = append(samples[i], s)
@@ -53,8 +57,12 @@ func (b *bench) measure(op operation) error {
 	ours := median(samples[0], wall)
 	for i, c := range op.contenders {
 		s := samples[i]
-		if len(s) == 0 {
-			fmt.Printf("| %s | %s | absent | | | | |\n", op.name, c.tool)
+		if len(s) == 0 || failed[i] != nil {
+			why := "absent"
+			if failed[i] != nil {
+				why = "failed: " + failed[i].Error()
+			}
+			fmt.Printf("| %s | %s | %s | | | | |\n", op.name, c.tool, why)
 			continue
 		}
 		walls := sorted(s, wall)

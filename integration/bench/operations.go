@@ -35,7 +35,6 @@ func (b *bench) operations() []operation {
 		{"push to an empty registry", []contender{
 			{"imgpack push", b.bin, clear, `$IMGPACK -q push --map strip oci:$CORPUS $EMPTY`},
 			{"crane push", "crane", clear, `for d in ` + each + `/*; do crane push --insecure $d $EMPTY/$(cat $d/name) >/dev/null || exit 1; done`},
-			{"regctl image copy", "regctl", clear + `; regctl registry set --tls disabled $EMPTY >/dev/null 2>&1`, `for d in ` + each + `/*; do regctl image copy ocidir://$d $EMPTY/$(cat $d/name) || exit 1; done`},
 		}},
 		{"load into an empty store", []contender{
 			{"imgpack load", b.bin, "rm -rf $IMGPACK_STORE", `$IMGPACK -q load oci:$CORPUS`},
