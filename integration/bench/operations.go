@@ -24,7 +24,8 @@ func (b *bench) operations() []operation {
 			{"crane pull (layout)", "crane", "", `crane pull --insecure --format=oci $IMAGES $OUT`},
 			{"skopeo copy (layout)", "skopeo", "", `for i in $IMAGES; do skopeo --policy $POLICY copy -q --preserve-digests --src-tls-verify=false docker://$i oci:$OUT:$(basename $i) || exit 1; done`},
 			{"regctl image copy (layout)", "regctl", `regctl registry set --tls disabled $REG >/dev/null 2>&1`, `for i in $IMAGES; do regctl image copy $i ocidir://$OUT:$(basename $i | tr : -) || exit 1; done`},
-			{"imgpkg copy", "imgpkg", "", `for i in $IMAGES; do imgpkg copy --registry-insecure -i $i --to-tar $OUT || exit 1; done`},
+			{"imgpkg copy --to-tar", "imgpkg", `{ printf 'apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n'; for i in $IMAGES; do echo "- image: ${i%:*}@$(crane digest --insecure $i)"; done; } >images.lock.yml`,
+				`imgpkg copy --registry-insecure --lock images.lock.yml --to-tar $OUT`},
 			{"hauler store save", "hauler", "", `for i in $IMAGES; do hauler store add image $i -s $OUT.d --log-level error || exit 1; done; hauler store save -s $OUT.d -f $OUT --log-level error; rm -rf $OUT.d`},
 		}},
 		{"verify every blob", []contender{
