@@ -33,12 +33,14 @@ type sample struct {
 	out       int64 // bytes
 }
 
-// measure runs the contenders in turn, A B C A B C …, and prints a row each.
+// measure runs the contenders in turn, A B C, B C A, …, and prints a row each.
 func (b *bench) measure(op operation) error {
 	samples := make([][]sample, len(op.contenders))
 	failed := make([]error, len(op.contenders))
 	for round := range b.rounds + 1 { // the first warms the page cache and is not counted
-		for i, c := range op.contenders {
+		for k := range op.contenders {
+			i := (k + round) % len(op.contenders) // nobody is always first
+			c := op.contenders[i]
 			if _, err := exec.LookPath(c.needs); err != nil {
 				continue
 			}
