@@ -34,18 +34,18 @@ check:
 # The built binary against real registries, engines, runtimes and kernels.
 # Missing peers are skipped; IMGPACK_REQUIRE_PEERS=1 makes them a failure.
 integration:
-	go test -tags integration -count=1 -timeout 40m ./integration/...
+	PATH="$$PATH:$$(go env GOPATH)/bin" go test -tags integration -count=1 -timeout 40m ./integration/...
 
 fuzz:
 	@sh integration/fuzz.sh $(FUZZTIME)
 
 # Ratios to the peers, in one run. CORPUS is an OCI layout directory.
 bench:
-	go run ./integration/bench $(if $(CORPUS),-corpus $(CORPUS)) $(BENCHFLAGS)
+	PATH="$$PATH:$$(go env GOPATH)/bin" go run ./integration/bench $(if $(CORPUS),-corpus $(CORPUS)) $(BENCHFLAGS)
 
 # What takes long: kill -9 at many points, every blob damaged in turn, long fuzzing.
 soak:
-	IMGPACK_SOAK=1 go test -tags integration -count=1 -timeout 3h ./integration/...
+	IMGPACK_SOAK=1 PATH="$$PATH:$$(go env GOPATH)/bin" go test -tags integration -count=1 -timeout 3h ./integration/...
 	$(MAKE) fuzz FUZZTIME=5m
 
 # Golden files written anew: the commands' documents.
