@@ -160,7 +160,9 @@ func TestOwnProgramIsSafe(t *testing.T) {
 		s.Args, s.Env, s.Capabilities = []string{"/bin/thief"}, []string{thiefEnv + "=1"}, caps
 		r := run(t, s)
 		t.Logf("%+v %v %s", r.st, r.err, r.out)
-		if strings.Contains(r.out, "<nil>") {
+		// An ordinary user who owns the program runs a sealed copy of it, whose
+		// mode may change; the program's own is looked at below.
+		if strings.Contains(r.out, "write <nil>") || strings.Contains(r.out, "truncate <nil>") {
 			t.Errorf("the program could be changed: %s", r.out)
 		}
 	}

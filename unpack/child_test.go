@@ -115,6 +115,7 @@ func TestKilled(t *testing.T) {
 
 func TestTwoProcessesAtOnce(t *testing.T) {
 	dir := t.TempDir() + "/store"
+	defer removePath(dir) // which an ordinary user's t.TempDir cannot
 	var cmds []*exec.Cmd
 	var outs []*bytes.Buffer
 	for range 4 {
