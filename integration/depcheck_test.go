@@ -30,9 +30,10 @@ var allowed = map[string]struct{ ours, theirs []string }{
 			"github.com/google/go-containerregistry"},
 	},
 	"dedupe": {
-		ours:   []string{"manifests", "internal"},
+		ours:   []string{"manifests", "internal", "dedupe"},
 		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "golang.org/x/sync", "golang.org/x/sys"},
 	},
+	"dedupe/internal": {theirs: []string{"github.com/klauspost/compress", "golang.org/x/sync"}},
 	"verify": {
 		ours:   []string{"manifests", "internal"},
 		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "golang.org/x/sync"},

@@ -42,10 +42,15 @@ type Fetcher interface {
 // tar without decompressing it, and is found by assertion on a Fetcher.
 //
 // OpenLayer returns the layer's tar; io.EOF means that its diffID is proven.
-// The caller closes it. It is safe for concurrent use.
+// The caller closes it. ErrCompressed means that the source holds this layer
+// compressed alone: the caller fetches its blob. It is safe for concurrent use.
 type LayerOpener interface {
 	OpenLayer(ctx context.Context, layer Layer) (io.ReadCloser, error)
 }
+
+// ErrCompressed is returned by a LayerOpener for a layer whose tar it would
+// have to decompress.
+var ErrCompressed = errors.New("the layer is held compressed")
 
 // FetcherFunc makes a Fetcher of a function.
 type FetcherFunc func(context.Context, ocispec.Descriptor) (io.ReadCloser, error)
