@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/codec"
 	"github.com/imgpack/imgpack/manifests"
 )
@@ -73,7 +71,7 @@ func spool(ctx context.Context, dir, name string, r io.Reader, format codec.Form
 		return nil, unpackError(name, err)
 	}
 	defer plain.Close()
-	f, err := unnamedFile(dir)
+	f, err := atomicfile.Unnamed(dir)
 	if err != nil {
 		return nil, fmt.Errorf("unpack %s: %w", name, err)
 	}
@@ -116,29 +114,6 @@ func unpackError(name string, err error) error {
 		kind = manifests.KindTruncated
 	}
 	return &manifests.ContentError{Kind: kind, Subject: name, Err: bad}
-}
-
-// unnamedFile opens a new file in dir that no other process can reach.
-func unnamedFile(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err == nil {
-		return os.NewFile(uintptr(fd), dir), nil
-	}
-	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EINVAL) {
-		return nil, &fs.PathError{Op: "create a file in", Path: dir, Err: err}
-	}
-	f, err := os.CreateTemp(dir, ".imgpack-spool-*") // a file system without O_TMPFILE
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // copyBuffer is how much is read and written at a time. Each job holds one.
