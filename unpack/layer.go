@@ -265,22 +265,22 @@ func (j *job) open(ctx context.Context, layer manifests.Layer) (_ *layerStream, 
 			cancel()
 		}
 	}()
-	if opener := openerOf(j.src, layer); opener != nil {
-		tar, err := opener.OpenLayer(ctx, layer)
-		if err != nil {
-			return nil, err
-		}
+	tar, err := openTar(ctx, j.src, layer)
+	if err == nil {
 		// Its EOF proves the diffID. Progress is of the blob, whose size it
 		// must add up to.
 		counted := &counter{r: tar, desc: layer.Blob, left: layer.Blob.Size, tell: j.progress}
 		return newLayerStream(counted, io.NopCloser(counted), nil, cancel), nil
+	}
+	if !errors.Is(err, manifests.ErrCompressed) {
+		return nil, err
 	}
 	blob, err := j.src.Fetch(ctx, layer.Blob)
 	if err != nil {
 		return nil, err
 	}
 	counted := &counter{r: blob, desc: layer.Blob, left: layer.Blob.Size, tell: j.progress}
-	tar, err := codec.NewReader(counted, codec.Format(layer.Compression))
+	tar, err = codec.NewReader(counted, codec.Format(layer.Compression))
 	if err != nil {
 		s := newLayerStream(counted, nil, nil, cancel)
 		defer s.close()
@@ -289,15 +289,19 @@ func (j *job) open(ctx context.Context, layer manifests.Layer) (_ *layerStream, 
 	return newLayerStream(counted, tar, layer.DiffID.Algorithm().Hash(), cancel), nil
 }
 
-// openerOf finds what can give the layer without decompressing it.
-func openerOf(src manifests.Fetcher, layer manifests.Layer) manifests.LayerOpener {
+// openTar opens the layer's tar where the source, or that of a graph, can give
+// it; manifests.ErrCompressed says that there is the blob alone.
+func openTar(ctx context.Context, src manifests.Fetcher, layer manifests.Layer) (io.ReadCloser, error) {
+	opener, _ := src.(manifests.LayerOpener)
 	if g, ok := src.(interface {
 		Opener(manifests.Layer) manifests.LayerOpener
 	}); ok {
-		return g.Opener(layer)
+		opener = g.Opener(layer)
 	}
-	opener, _ := src.(manifests.LayerOpener)
-	return opener
+	if opener == nil {
+		return nil, manifests.ErrCompressed
+	}
+	return opener.OpenLayer(ctx, layer)
 }
 
 // counter reports progress of a blob.

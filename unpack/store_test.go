@@ -114,13 +114,22 @@ func TestStoreGC(t *testing.T) {
 	}
 }
 
-// opener gives tars as they are, as bundles and docker archives do.
+// opener gives tars as they are, as bundles and docker archives do, but for
+// the one layer it holds compressed.
 type opener struct {
 	*fixtures.Blobs
-	opened atomic.Int64
+	opened     atomic.Int64
+	compressed digest.Digest
+	err        error
 }
 
 func (o *opener) OpenLayer(_ context.Context, l manifests.Layer) (io.ReadCloser, error) {
+	if o.err != nil {
+		return nil, o.err
+	}
+	if l.Blob.Digest == o.compressed {
+		return nil, fmt.Errorf("layer %s: %w", l.Blob.Digest, manifests.ErrCompressed)
+	}
 	o.opened.Add(1)
 	raw := fixtures.Decompress(o.Bytes(l.Blob.Digest), l.Compression)
 	return manifests.BytesReader(raw, ocispec.Descriptor{Digest: l.DiffID, Size: int64(len(raw))}), nil
@@ -154,6 +163,32 @@ func TestLayersThatNeedNoDecompression(t *testing.T) {
 		}
 		sameTree(t, name, tree(t, dir+"/a"), tree(t, dir+"/"+name))
 	}
+}
+
+func TestLayersHeldCompressed(t *testing.T) {
+	b := fixtures.NewBlobs()
+	root := fixtures.Sample(b)[0]
+	img := load(t, b, root)
+	dir := t.TempDir()
+	if _, err := WriteRootfs(context.Background(), b, img, dir+"/a", Options{}); err != nil {
+		t.Fatal(err)
+	}
+	var told atomic.Int64
+	progress := func(_ ocispec.Descriptor, n int64) { told.Add(n) }
+	o := &opener{Blobs: b, compressed: img.Layers[0].Blob.Digest}
+	if _, err := WriteRootfs(context.Background(), o, img, dir+"/b", Options{Progress: progress}); err != nil {
+		t.Fatal(err)
+	}
+	if want := img.Layers[0].Blob.Size + img.Layers[1].Blob.Size; o.opened.Load() != 1 || told.Load() != want {
+		t.Errorf("%d layers opened, progress of %d bytes, want 1 and %d", o.opened.Load(), told.Load(), want)
+	}
+	sameTree(t, "b", tree(t, dir+"/a"), tree(t, dir+"/b"))
+
+	o = &opener{Blobs: b, err: errors.New("no more")}
+	if _, err := WriteRootfs(context.Background(), o, img, dir+"/c", Options{}); !errors.Is(err, o.err) {
+		t.Errorf("%v, want what the source says", err)
+	}
+	clean(t, "another error", dir+"/c")
 }
 
 func TestDamage(t *testing.T) {
