@@ -42,26 +42,73 @@ or, without imgpack, one image at a time:
 Every blob is named by its digest: sha256sum must give the file name back.
 `
 
+// readmeChunk is the same for chunk mode.
+const readmeChunk = `This file is an imgpack bundle: container images for a place without a network,
+what they have in common stored once, and compressed.
+
+It is a plain tar and a valid OCI image layout. Look into it with
+
+    tar tf FILE
+    tar xOf FILE index.json
+
+and use it with imgpack (https://github.com/imgpack/imgpack):
+
+    imgpack images FILE              what is in it
+    imgpack verify FILE              prove that it is whole and unchanged
+    imgpack load FILE                into the local store
+    imgpack push FILE REGISTRY       to a registry
+    imgpack save FILE -o IMAGES.tar  an archive that docker and podman load
+
+The layers of the images are cut up in it, so other programs, skopeo among
+them, carry the file as it is but do not see the images in it. How it is made
+is written down at the address above, in docs/bundle-format.md.
+
+Every blob is named by its digest: sha256sum must give the file name back.
+`
+
 // The annotations of index.json.
 const (
 	annotationPrefix   = "io.imgpack.bundle."
 	annotationVersion  = annotationPrefix + "version"
 	annotationMode     = annotationPrefix + "mode"
 	annotationBlobs    = annotationPrefix + "blobs"
-	annotationTail     = annotationPrefix + "tail"
+	annotationTail     = annotationPrefix + "tail" // layer mode
+	annotationHead     = annotationPrefix + "head" // chunk mode
 	annotationMembers  = annotationPrefix + "members"
 	annotationReadme   = annotationPrefix + "readme"
 	annotationIndex    = annotationPrefix + "index"
 	annotationFeatures = annotationPrefix + "features"
 )
 
+// Mode is how a bundle holds layers.
+type Mode string
+
+// The modes.
+const (
+	ModeChunk Mode = "chunk" // cut up, shared and compressed anew
+	ModeLayer Mode = "layer" // as they are
+)
+
 const (
 	formatVersion = 1
-	modeLayer     = "layer"
+	modeLayer     = string(ModeLayer)
 
 	// reservedTypes start the media and artifact types that mean something
-	// to imgpack alone, such as those of chunk mode.
+	// to imgpack alone.
 	reservedTypes = "application/vnd.imgpack."
+)
+
+// featureDelta is that of a bundle which leans on blobs of the other side; it
+// is known in chunk mode alone.
+const featureDelta = "delta"
+
+// Media types of chunk mode.
+const (
+	chunkArtifact    = reservedTypes + "bundle.chunk.v1"
+	mediaTypeCatalog = reservedTypes + "bundle.catalog.v1+json"
+	mediaTypeCarried = reservedTypes + "bundle.blob.v1"
+	mediaTypeSegment = reservedTypes + "bundle.segment.v1"
+	mediaTypeRecipes = reservedTypes + "bundle.recipes.v1"
 )
 
 // Bounds of the format. Memory for an open bundle is about 200 bytes a blob:
@@ -69,6 +116,9 @@ const (
 const (
 	maxReadme      = 64 << 10
 	maxBlobs       = 250_000
+	maxChunkBlobs  = 20_000 // in the file, in chunk mode
+	maxCatalog     = 16 << 20
+	maxSegment     = 256 << 20 // content
 	maxBlobSize    = 1 << 40
 	maxFeatures    = 32
 	maxFeatureName = 32

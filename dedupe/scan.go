@@ -149,12 +149,9 @@ type promise struct {
 
 func (s *scanner) index(raw []byte) (promise, []manifests.Root, error) {
 	var p promise
-	x, err := manifests.ParseIndex(raw, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: indexName})
+	x, err := parseRootIndex(raw, s.name)
 	if err != nil {
-		return p, nil, fmt.Errorf("%s: %w", s.name, err)
-	}
-	if x.MediaType != ocispec.MediaTypeImageIndex {
-		return p, nil, s.bad(manifests.KindMalformed, "index.json does not give its media type")
+		return p, nil, err
 	}
 	if p.features, err = s.known(x); err != nil {
 		return p, nil, err
@@ -165,21 +162,56 @@ func (s *scanner) index(raw []byte) (promise, []manifests.Root, error) {
 	if a.err != nil {
 		return p, nil, a.err
 	}
+	roots, err := parseRoots(raw, s.name)
+	return p, roots, err
+}
+
+// parseRootIndex reads the index that lists the roots: index.json, or that of
+// a catalog. name stands before messages.
+func parseRootIndex(raw []byte, name string) (ocispec.Index, error) {
+	x, err := manifests.ParseIndex(raw, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: indexName})
+	if err != nil {
+		return x, fmt.Errorf("%s: %w", name, err)
+	}
+	if x.MediaType != ocispec.MediaTypeImageIndex {
+		return x, manifests.Bad(manifests.KindMalformed, name, "its list of images does not give its media type")
+	}
+	return x, nil
+}
+
+// parseRoots reads the roots out of it.
+func parseRoots(raw []byte, name string) ([]manifests.Root, error) {
 	roots, err := manifests.ParseLayoutIndex(raw)
 	if err != nil {
-		return p, nil, fmt.Errorf("%s: %w", s.name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if len(roots) == 0 {
-		return p, nil, s.bad(manifests.KindMalformed, "index.json lists no image")
+		return nil, manifests.Bad(manifests.KindMalformed, name, "it lists no image")
 	}
 	named := map[manifests.Name]bool{}
 	for _, r := range roots {
 		if named[r.Name] && !r.Name.IsZero() {
-			return p, nil, s.bad(manifests.KindMalformed, "index.json gives the name %s twice", quote.Clean(r.Name.String()))
+			return nil, manifests.Bad(manifests.KindMalformed, name, "it gives the name %s twice", quote.Clean(r.Name.String()))
 		}
 		named[r.Name] = true
 	}
-	return p, roots, nil
+	return roots, nil
+}
+
+// refuseReserved refuses roots that are no images but something of a newer
+// imgpack.
+func refuseReserved(roots []ocispec.Descriptor, name string) error {
+	for _, d := range roots {
+		if strings.HasPrefix(d.ArtifactType, reservedTypes) || strings.HasPrefix(d.MediaType, reservedTypes) {
+			return unknown(name, "content type", d.ArtifactType+" "+d.MediaType)
+		}
+	}
+	return nil
+}
+
+// unknown is the error for what another version of the program wrote.
+func unknown(name, what, got string) error {
+	return &manifests.UnsupportedError{Subject: name, Reason: "the bundle's " + what + " " + quote.Text(got) + " is not known to this version of imgpack"}
 }
 
 var featurePattern = regexp.MustCompile(`^[a-z0-9-]+$`)
@@ -187,18 +219,15 @@ var featurePattern = regexp.MustCompile(`^[a-z0-9-]+$`)
 // known refuses what another version of the program wrote, before anything
 // that could look like damage.
 func (s *scanner) known(x ocispec.Index) (features []string, err error) {
-	unsupported := func(what, got string) error {
-		return &manifests.UnsupportedError{Subject: s.name, Reason: "the bundle's " + what + " " + quote.Text(got) + " is not known to this version of imgpack"}
-	}
 	version, ok := x.Annotations[annotationVersion]
 	if !ok {
 		return nil, s.bad(manifests.KindMalformed, "index.json has no annotation %s", annotationVersion)
 	}
 	if version != strconv.Itoa(formatVersion) {
-		return nil, unsupported("format version", version)
+		return nil, unknown(s.name, "format version", version)
 	}
 	if mode := x.Annotations[annotationMode]; mode != modeLayer {
-		return nil, unsupported("mode", mode)
+		return nil, unknown(s.name, "mode", mode)
 	}
 	if list, ok := x.Annotations[annotationFeatures]; ok {
 		features = strings.Split(list, ",")
@@ -211,15 +240,10 @@ func (s *scanner) known(x ocispec.Index) (features []string, err error) {
 			return nil, s.bad(manifests.KindMalformed, "index.json names the feature %s", quote.Text(f))
 		}
 		if !knownFeatures[f] {
-			return nil, unsupported("feature", f)
+			return nil, unknown(s.name, "feature", f)
 		}
 	}
-	for _, d := range x.Manifests {
-		if strings.HasPrefix(d.ArtifactType, reservedTypes) || strings.HasPrefix(d.MediaType, reservedTypes) {
-			return nil, unsupported("content type", d.ArtifactType+" "+d.MediaType)
-		}
-	}
-	return features, nil
+	return features, refuseReserved(x.Manifests, s.name)
 }
 
 // fields reads annotations in their one spelling; the first error stays.

@@ -28,8 +28,22 @@ const maxDepth = 64
 //
 // Callers keep raw: v is a view, never a source of bytes to hash.
 func DecodeJSON(raw []byte, subject string, v any) error {
-	if len(raw) > MaxDocument {
-		return Bad(KindLimit, subject, "document of %d bytes is larger than %d", len(raw), MaxDocument)
+	return decodeJSON(raw, MaxDocument, subject, v, json.Unmarshal)
+}
+
+// DecodeExactJSON is DecodeJSON for documents of our own: it has the limit it
+// is given, and refuses keys that v does not know.
+func DecodeExactJSON(raw []byte, limit int, subject string, v any) error {
+	return decodeJSON(raw, limit, subject, v, func(raw []byte, v any) error {
+		dec := json.NewDecoder(bytes.NewReader(raw))
+		dec.DisallowUnknownFields()
+		return dec.Decode(v)
+	})
+}
+
+func decodeJSON(raw []byte, limit int, subject string, v any, decode func([]byte, any) error) error {
+	if len(raw) > limit {
+		return Bad(KindLimit, subject, "document of %d bytes is larger than %d", len(raw), limit)
 	}
 	if !utf8.Valid(raw) {
 		return Bad(KindMalformed, subject, "not UTF-8 text")
@@ -42,7 +56,7 @@ func DecodeJSON(raw []byte, subject string, v any) error {
 	if _, err := s.dec.Token(); err != io.EOF {
 		return Bad(KindMalformed, subject, "data follows the JSON value")
 	}
-	if err := json.Unmarshal(raw, v); err != nil {
+	if err := decode(raw, v); err != nil {
 		return badJSON(subject, err)
 	}
 	return nil

@@ -1,0 +1,108 @@
+package dedupe
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgpack/imgpack/internal/quote"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// formatManifest writes the manifest of a bundle of chunk mode. config is the
+// catalog; layers are all other blobs in the order of the file, of the media
+// types above: carried ones, segments, the recipes.
+func formatManifest(config ocispec.Descriptor, layers []ocispec.Descriptor) ([]byte, error) {
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: chunkArtifact, Config: config, Layers: layers}
+	m.SchemaVersion = 2
+	raw, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	_, _, err = parseManifest(raw, "bundle")
+	return raw, err
+}
+
+// parseManifest is the mirror of formatManifest. It is not manifests.ParseManifest,
+// which holds manifests to the bounds of images.
+func parseManifest(raw []byte, name string) (config ocispec.Descriptor, layers []ocispec.Descriptor, err error) {
+	name += ": manifest"
+	var m struct {
+		ocispec.Manifest
+		Manifests json.RawMessage `json:"manifests"`
+	}
+	if err := manifests.DecodeJSON(raw, name, &m); err != nil {
+		return config, nil, err
+	}
+	switch {
+	case m.SchemaVersion != 2 || m.MediaType != ocispec.MediaTypeImageManifest || m.Manifests != nil:
+		return config, nil, manifests.Bad(manifests.KindMalformed, name, "it is not an OCI image manifest")
+	case m.ArtifactType != chunkArtifact:
+		return config, nil, manifests.Bad(manifests.KindMalformed, name, "its artifact type is %s", quote.Text(m.ArtifactType))
+	case m.Config.MediaType != mediaTypeCatalog:
+		return config, nil, manifests.Bad(manifests.KindMalformed, name, "its config has the media type %s", quote.Text(m.Config.MediaType))
+	case len(m.Layers)+2 > maxChunkBlobs:
+		return config, nil, manifests.Bad(manifests.KindLimit, name, "%d blobs are more than %d", len(m.Layers)+2, maxChunkBlobs)
+	}
+	return m.Config, m.Layers, checkParts(m.Layers, name)
+}
+
+// checkParts holds the manifest's layers to their order by kind: any number of
+// carried blobs, any number of segments, one blob of recipes.
+func checkParts(layers []ocispec.Descriptor, name string) error {
+	place := map[string]int{mediaTypeCarried: 0, mediaTypeSegment: 1, mediaTypeRecipes: 2}
+	at := 0
+	for i, l := range layers {
+		p, ok := place[l.MediaType]
+		if !ok || p < at || at == 2 {
+			return manifests.Bad(manifests.KindMalformed, name, "layer %d has the media type %s, which does not belong there", i, quote.Text(l.MediaType))
+		}
+		at = p
+	}
+	if at != 2 {
+		return manifests.Bad(manifests.KindMalformed, name, "it lists no recipes")
+	}
+	return nil
+}
+
+// chunkIndexSize is the length of index.json in chunk mode, whatever it holds,
+// so that it is found from the end of the file.
+const chunkIndexSize = 4096
+
+// chunkIndex is index.json of a bundle of chunk mode, sealed. manifest is the
+// manifest's descriptor (digest and size), blobs are all blobs in the order of
+// the file, the manifest the last; head is the length of the file before the
+// header of index.json; features are sorted.
+func chunkIndex(manifest ocispec.Descriptor, blobs []ocispec.Descriptor, head int64, features []string) ([]byte, error) {
+	table := newMemberTable()
+	for _, b := range blobs {
+		table.add(b.Digest, b.Size)
+	}
+	x := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Annotations: map[string]string{
+		annotationVersion: strconv.Itoa(formatVersion),
+		annotationMode:    string(ModeChunk),
+		annotationBlobs:   strconv.Itoa(table.count),
+		annotationHead:    strconv.FormatInt(head, 10),
+		annotationMembers: string(table.digest()),
+		annotationReadme:  string(digest.FromString(readmeChunk)),
+		annotationIndex:   string(blankDigest),
+	}}
+	if len(features) > 0 {
+		x.Annotations[annotationFeatures] = strings.Join(features, ",")
+	}
+	x.SchemaVersion = 2
+	x.Manifests = []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: chunkArtifact, Digest: manifest.Digest, Size: manifest.Size}}
+	raw, err := json.Marshal(x)
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) >= chunkIndexSize {
+		return nil, manifests.Bad(manifests.KindLimit, "bundle", "index.json of %d bytes is larger than %d", len(raw), chunkIndexSize-1)
+	}
+	raw = append(raw, bytes.Repeat([]byte(" "), chunkIndexSize-1-len(raw))...)
+	return seal(append(raw, '\n')), nil
+}
