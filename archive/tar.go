@@ -194,7 +194,7 @@ func (t *Tar) WriteFile(ctx context.Context, path string, o WriteOptions) error 
 	if err := f.Reserve(t.size); err != nil {
 		return err
 	}
-	if err := plan.WriteAt(ctx, f, jobs(o.Jobs)); err != nil {
+	if err := plan.WriteAt(ctx, f, jobs(o.Jobs), nil); err != nil {
 		return err
 	}
 	return f.Commit()

@@ -41,7 +41,7 @@ func (p *Plan) WriteFile(ctx context.Context, path string, o Options) error {
 	if jobs <= 0 {
 		jobs = runtime.GOMAXPROCS(0)
 	}
-	if err := t.WriteAt(ctx, f, jobs); err != nil {
+	if err := t.WriteAt(ctx, f, jobs, nil); err != nil {
 		return err
 	}
 	if err := p.check(f, path); err != nil {

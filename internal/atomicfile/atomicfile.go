@@ -25,7 +25,7 @@ func TempPath(target string) string {
 }
 
 // File is a file on its way to a target path. It embeds the temporary's
-// *os.File. It must be ended by Commit or Abort, once, by one goroutine.
+// *os.File. It must be ended by Commit, Abort or Keep, once, by one goroutine.
 type File struct {
 	*os.File
 	target  string
@@ -38,22 +38,44 @@ type File struct {
 // holds is an error wrapping ErrBusy, and an existing target is one wrapping
 // fs.ErrExist unless replace is set.
 func Create(target string, replace bool) (*File, error) {
+	f, _, err := open(target, replace, nil)
+	return f, err
+}
+
+// Resume is Create, but goes on with the temporary of a run that was killed or
+// that called Keep: left reports that f holds what that run had written, of
+// which nothing is proven. A temporary that is anything but a regular file
+// with one name, which its owner alone, this process's user, may read and
+// write, is replaced as Create does.
+func Resume(target string, replace bool) (f *File, left bool, err error) {
+	return open(target, replace, resumable)
+}
+
+func open(target string, replace bool, usable func(*os.File) bool) (*File, bool, error) {
 	if !replace {
 		if err := absent(target); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	f, err := claim(target, func(temp string) error {
+	f, left, err := claim(target, func(temp string) error {
 		f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return err
 		}
 		return f.Close()
-	}, unix.O_RDWR)
+	}, unix.O_RDWR, usable)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return &File{File: f, target: target, replace: replace}, nil
+	return &File{File: f, target: target, replace: replace}, left, nil
+}
+
+// resumable reports whether nobody but this process's user can have written f
+// or can read it by another name.
+func resumable(f *os.File) bool {
+	var st unix.Stat_t
+	err := retry(func() error { return unix.Fstat(int(f.Fd()), &st) })
+	return err == nil && st.Mode == unix.S_IFREG|0o600 && st.Nlink == 1 && st.Uid == uint32(os.Geteuid())
 }
 
 // Commit forces the content to disk, gives the file the mode a newly created
@@ -89,6 +111,18 @@ func (f *File) Abort() {
 	f.Close()
 }
 
+// Keep ends f and leaves its temporary for a later Resume, or Create, of the
+// same target. The disk is only told to start writing: whoever resumes has to
+// prove the content anyway.
+func (f *File) Keep() error {
+	if f.done {
+		return errEnded
+	}
+	f.done = true
+	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	return f.Close()
+}
+
 // WriteFile makes target hold data, replacing what was there.
 func WriteFile(target string, data []byte) error {
 	f, err := Create(target, true)
@@ -115,7 +149,7 @@ func SyncDir(dir string) error {
 	return errors.Join(err, d.Close())
 }
 
-var errEnded = errors.New("commit: already ended")
+var errEnded = errors.New("the file or directory has been ended before")
 
 func absent(target string) error {
 	switch _, err := os.Lstat(target); {
@@ -157,33 +191,35 @@ var ErrBusy = errors.New("another process is writing it")
 const claimTries = 100
 
 // claim makes the temporary of target, opens it with flags and locks it. What
-// a killed process left there is removed first.
-func claim(target string, create func(temp string) error, flags int) (*os.File, error) {
+// another run left there is taken if it is usable, and else removed first.
+func claim(target string, create func(temp string) error, flags int, usable func(*os.File) bool) (f *os.File, left bool, err error) {
 	temp := TempPath(target)
 	for range claimTries {
 		err := create(temp)
 		fresh := err == nil
 		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, err
+			return nil, false, err
 		}
 		f, err := lock(temp, target, flags)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // its owner has ended
 			continue
 		case err != nil:
-			return nil, err
+			return nil, false, err
 		case fresh:
-			return f, nil
+			return f, false, nil
+		case usable != nil && usable(f):
+			return f, true, nil
 		}
-		// The file is not reused: its mode, its attributes and its other
-		// names are whatever somebody left.
+		// Without such a test the file is not reused: its mode, its attributes
+		// and its other names are whatever somebody left.
 		err = removeAll(temp)
 		f.Close()
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	return nil, fmt.Errorf("create %s: %w", target, ErrBusy)
+	return nil, false, fmt.Errorf("create %s: %w", target, ErrBusy)
 }
 
 // lock opens what is at temp and locks it. fs.ErrNotExist means that the name

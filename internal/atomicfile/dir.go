@@ -33,7 +33,7 @@ func CreateDir(target string, replace bool) (*Dir, error) {
 	if err := vacant(target, replace); err != nil {
 		return nil, err
 	}
-	f, err := claim(target, func(temp string) error { return os.Mkdir(temp, 0o700) }, unix.O_RDONLY)
+	f, _, err := claim(target, func(temp string) error { return os.Mkdir(temp, 0o700) }, unix.O_RDONLY, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -7,26 +7,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reserve makes the file size bytes long, all zeros, and takes the space on
-// disk where the file system can, so that a full disk shows before work is
-// spent. Too little space is an error wrapping syscall.ENOSPC.
+// Reserve makes the file size bytes long and takes the space on disk where the
+// file system can, so that a full disk shows before work is spent. What the
+// file holds up to there stays, the rest is zeros. Too little space is an error
+// wrapping syscall.ENOSPC.
 func (f *File) Reserve(size int64) error {
-	if size <= 0 {
+	if size < 0 {
+		return nil
+	}
+	if err := f.reserve(size); err != nil {
+		return &fs.PathError{Op: "reserve space for", Path: f.target, Err: err}
+	}
+	return nil
+}
+
+func (f *File) reserve(size int64) error {
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Fstat(int(f.Fd()), &st) }); err != nil {
+		return err
+	}
+	if st.Size > size {
+		if err := f.Truncate(size); err != nil {
+			return err
+		}
+	}
+	if size == 0 {
 		return nil
 	}
 	// What is free is looked at first: fallocate(2) takes all there is before
 	// it fails, and everybody else's writes fail with it.
-	err := f.free(size)
+	const statBlock = 512 // the unit of st_blocks, whatever the file system
+	err := f.free(max(size-st.Blocks*statBlock, 0))
 	if err == nil {
 		err = retry(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, size) })
 	}
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		err = f.Truncate(size)
 	}
-	if err != nil {
-		return &fs.PathError{Op: "reserve space for", Path: f.target, Err: err}
-	}
-	return nil
+	return err
 }
 
 func (f *File) free(size int64) error {

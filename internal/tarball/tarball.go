@@ -40,40 +40,63 @@ type Plan struct {
 	headers [][]byte
 	offsets []int64 // of each member's header
 	size    int64
+	end     int64 // bytes of end blocks
 }
 
 // blockSize is the unit of a tar; its end is two empty blocks.
-const blockSize = 512
+const (
+	blockSize = 512
+	endSize   = 2 * blockSize
+)
 
 // NewPlan lays out members in the order given. A name or size that no tar can
 // hold is an error.
 func NewPlan(members []Member) (*Plan, error) {
-	p := &Plan{members: members}
+	p := &Plan{members: members, end: endSize}
 	for _, m := range members {
-		h, err := header(m)
+		h, err := Header(m.Name, m.Size)
 		if err != nil {
-			return nil, fmt.Errorf("tar header of %q: %w", m.Name, err)
+			return nil, err
 		}
-		if m.Size > math.MaxInt64-2*blockSize-int64(len(h))-2*blockSize-p.size {
+		if m.Size > math.MaxInt64-2*blockSize-int64(len(h))-endSize-p.size {
 			return nil, fmt.Errorf("tar header of %q: all sizes together are beyond 64 bits", m.Name)
 		}
 		p.headers = append(p.headers, h)
 		p.offsets = append(p.offsets, p.size)
 		p.size += int64(len(h)) + padded(m.Size)
 	}
-	p.size += 2 * blockSize
+	p.size += endSize
 	return p, nil
 }
 
-func header(m Member) ([]byte, error) {
-	var buf bytes.Buffer
-	err := tar.NewWriter(&buf).WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: m.Name, Size: m.Size, Mode: 0o444, ModTime: time.Unix(0, 0)})
-	return buf.Bytes(), err
+// Front is the plan without the end of the tar, for whoever writes more
+// members behind it.
+func (p *Plan) Front() *Plan {
+	front := *p
+	front.size, front.end = p.size-p.end, 0
+	return &front
 }
+
+// Header is what stands before the content of a member. Behind the content
+// stands Padding, and behind the last member End.
+func Header(name string, size int64) ([]byte, error) {
+	var buf bytes.Buffer
+	err := tar.NewWriter(&buf).WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o444, ModTime: time.Unix(0, 0)})
+	if err != nil {
+		return nil, fmt.Errorf("tar header of %q: %w", name, err)
+	}
+	return buf.Bytes(), nil
+}
+
+// Padding is the zeros that fill up content of that size.
+func Padding(size int64) []byte { return make([]byte, padded(size)-size) }
+
+// End is the two empty blocks at the end of a tar.
+func End() []byte { return make([]byte, endSize) }
 
 func padded(n int64) int64 { return (n + blockSize - 1) / blockSize * blockSize }
 
-// Size is the length of the whole tar in bytes.
+// Size is the length in bytes of all that is written.
 func (p *Plan) Size() int64 { return p.size }
 
 // Offset is where the content of member i will lie.

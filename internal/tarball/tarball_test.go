@@ -10,7 +10,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -40,7 +42,7 @@ func writeFile(t testing.TB, p *tarball.Plan, jobs int) []byte {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := p.WriteAt(context.Background(), f, jobs); err != nil {
+	if err := p.WriteAt(context.Background(), f, jobs, nil); err != nil {
 		t.Fatal(err)
 	}
 	raw, err := os.ReadFile(f.Name())
@@ -81,6 +83,68 @@ func TestWriteAndWriteAtGiveTheSameBytes(t *testing.T) {
 		if e.Name != h.Name || e.Size != int64(sizes[i]) || e.Type != tar.TypeReg || e.Offset != p.Offset(i) {
 			t.Errorf("entry %+v, planned at %d", e, p.Offset(i))
 		}
+	}
+}
+
+func TestWhatIsThereIsNotWrittenAgain(t *testing.T) {
+	sizes := []int{3, 700, 512, 90}
+	want := writeFile(t, plan(t, sizes...), 2)
+	var opened atomic.Int32
+	var members []tarball.Member
+	for i, n := range sizes {
+		members = append(members, tarball.Member{Name: fmt.Sprintf("blobs/%d", i), Size: int64(n), Open: func(context.Context) (io.ReadCloser, error) {
+			opened.Add(1)
+			return io.NopCloser(bytes.NewReader(bytes.Repeat([]byte{byte('a' + i)}, n))), nil
+		}})
+	}
+	p, err := tarball.NewPlan(members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// All but the content of members 1 and 2 is rubbish of another run.
+	got := bytes.Repeat([]byte{'#'}, len(want))
+	for i := 1; i <= 2; i++ {
+		copy(got[p.Offset(i):], want[p.Offset(i):][:sizes[i]])
+	}
+	have := func(i int) bool { return i == 1 || i == 2 }
+	if err := p.WriteAt(context.Background(), memory(got), 2, have); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Error("the tar differs")
+	}
+	if opened.Load() != 2 {
+		t.Errorf("%d members were opened", opened.Load())
+	}
+}
+
+// memory is a file that cannot grow.
+type memory []byte
+
+func (m memory) WriteAt(p []byte, at int64) (int, error) {
+	if at > int64(len(m)) || copy(m[at:], p) < len(p) {
+		return 0, io.ErrShortWrite
+	}
+	return len(p), nil
+}
+
+func TestFrontAndWhatFollows(t *testing.T) {
+	whole := writeFile(t, plan(t, 10, 512, 600), 1)
+	front := plan(t, 10, 512).Front()
+	h, err := tarball.Header("blobs/2", 600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := slices.Concat(h, bytes.Repeat([]byte("c"), 600), tarball.Padding(600), tarball.End())
+	if got := writeFile(t, front, 1); int64(len(got)) != front.Size() || !bytes.Equal(append(got, rest...), whole) {
+		t.Error("WriteAt and what follows differ from the whole")
+	}
+	var buf bytes.Buffer
+	if err := front.Write(context.Background(), &buf); err != nil || !bytes.Equal(append(buf.Bytes(), rest...), whole) {
+		t.Errorf("Write and what follows differ from the whole: %v", err)
+	}
+	if _, err := tarball.Header("a\x00b", 1); err == nil {
+		t.Error("a name with NUL has a header")
 	}
 }
 
@@ -158,7 +222,7 @@ func bothWays(t *testing.T, ctx context.Context, members func() []tarball.Member
 			if cerr != nil {
 				t.Fatal(cerr)
 			}
-			err = p.WriteAt(ctx, f, 3)
+			err = p.WriteAt(ctx, f, 3, nil)
 			f.Close()
 		}
 		check(err)
@@ -198,7 +262,7 @@ func TestFirstErrorStopsAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := p.WriteAt(context.Background(), f, 1); !errors.Is(err, broken) {
+	if err := p.WriteAt(context.Background(), f, 1, nil); !errors.Is(err, broken) {
 		t.Errorf("%v", err)
 	}
 	if opened > 2 {
@@ -257,7 +321,7 @@ func BenchmarkWriteAt(b *testing.B) {
 	defer f.Close()
 	b.SetBytes(p.Size())
 	for b.Loop() {
-		if err := p.WriteAt(context.Background(), f, 4); err != nil {
+		if err := p.WriteAt(context.Background(), f, 4, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -22,7 +22,6 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 func (p *Plan) Write(ctx context.Context, w io.Writer) error {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
-	var zeros [2 * blockSize]byte
 	for i, m := range p.members {
 		if _, err := w.Write(p.headers[i]); err != nil {
 			return err
@@ -30,33 +29,35 @@ func (p *Plan) Write(ctx context.Context, w io.Writer) error {
 		if err := p.copy(ctx, w, m, buf[:]); err != nil {
 			return fmt.Errorf("write %s: %w", m.Name, err)
 		}
-		if _, err := w.Write(zeros[:padded(m.Size)-m.Size]); err != nil {
+		if _, err := w.Write(Padding(m.Size)); err != nil {
 			return err
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err := w.Write(zeros[:])
+	_, err := w.Write(make([]byte, p.end))
 	return err
 }
 
-// WriteAt writes the tar into w, which reads as zeros wherever nothing is
-// written, jobs members at a time, the largest first, so that none is left
-// alone at the end; each goes straight to its place. Memory is jobs × 1 MiB.
-// The result is the same bytes as Write's. The first error stops all; so does
-// a cancelled context, which is an error.
+// WriteAt writes the tar into w, jobs members at a time, the largest first, so
+// that none is left alone at the end; each goes straight to its place. Memory
+// is jobs × 1 MiB. The result is the same bytes as Write's, whatever w held.
+// The first error stops all; so does a cancelled context, which is an error.
+//
+// The content of members that have reports by their number is taken to lie in
+// w already: it is neither opened nor written. nil means none.
 //
 // Content always passes through memory, also from file to file: whoever gives
 // it checks it on the way.
-func (p *Plan) WriteAt(ctx context.Context, w io.WriterAt, jobs int) error {
+func (p *Plan) WriteAt(ctx context.Context, w io.WriterAt, jobs int, have func(i int) bool) error {
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(max(jobs, 1))
 	for _, i := range p.largestFirst() {
 		if gctx.Err() != nil {
 			break
 		}
-		group.Go(func() error { return p.writeMember(gctx, w, i) })
+		group.Go(func() error { return p.writeMember(gctx, w, i, have != nil && have(i)) })
 	}
 	if err := group.Wait(); err != nil {
 		return err
@@ -64,13 +65,15 @@ func (p *Plan) WriteAt(ctx context.Context, w io.WriterAt, jobs int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err := w.WriteAt(make([]byte, 2*blockSize), p.size-2*blockSize)
-	return err
+	return writeAt(w, make([]byte, p.end), p.size-p.end)
 }
 
-func (p *Plan) writeMember(ctx context.Context, w io.WriterAt, i int) error {
+func (p *Plan) writeMember(ctx context.Context, w io.WriterAt, i int, have bool) error {
 	m := p.members[i]
-	if _, err := w.WriteAt(p.headers[i], p.offsets[i]); err != nil {
+	if err := writeAt(w, p.headers[i], p.offsets[i]); err != nil {
+		return err
+	}
+	if err := writeAt(w, Padding(m.Size), p.Offset(i)+m.Size); err != nil || have {
 		return err
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
@@ -79,6 +82,14 @@ func (p *Plan) writeMember(ctx context.Context, w io.WriterAt, i int) error {
 		return fmt.Errorf("write %s: %w", m.Name, err)
 	}
 	return nil
+}
+
+func writeAt(w io.WriterAt, b []byte, at int64) error {
+	if len(b) == 0 {
+		return nil
+	}
+	_, err := w.WriteAt(b, at)
+	return err
 }
 
 func (p *Plan) largestFirst() []int {
