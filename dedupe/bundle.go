@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -21,19 +22,44 @@ type Bundle struct {
 	name  string // for messages; safe to print
 	info  Info
 	roots []manifests.Root
-	blobs map[digest.Digest]section
+	blobs map[digest.Digest]section // that are stored as they are
+
+	// In chunk mode; nil in layer mode.
+	catalog  *catalog
+	recipes  stored
+	segments []stored // as many as catalog.Segments
 }
 
 type section struct{ offset, size int64 }
 
+// stored is a blob of the container that is no blob of an image.
+type stored struct {
+	desc    ocispec.Descriptor
+	section section
+}
+
+// OpenOptions say how a bundle is read. The zero value works.
+type OpenOptions struct {
+	// SpoolDir is where contents of layers are unpacked in chunk mode, into a
+	// file without a name; "" means the directory of the bundle.
+	SpoolDir string
+	Jobs     int // goroutines that decompress; 0 means GOMAXPROCS
+}
+
 // Info describes a bundle.
 type Info struct {
 	Version  int
-	Mode     string        // "layer"
+	Mode     Mode
 	Features []string      // mandatory ones, sorted
 	Digest   digest.Digest // of index.json: the bundle's identity
 	Size     int64         // of the file
-	Blobs    int
+	Blobs    int           // in the file
+
+	// In chunk mode:
+	Open     int      // layers that are cut up
+	Segments int      // blobs that hold their contents
+	Contents int64    // bytes of contents, uncompressed
+	Bases    []BaseID // what a delta was made against
 }
 
 // IsBundle reports whether r looks like a bundle, by its first block alone:
@@ -55,12 +81,12 @@ func IsBundle(r io.ReaderAt, size int64) bool {
 // blobs. What is wrong is a *manifests.ContentError; a version, mode or feature
 // that this package does not know is a *manifests.UnsupportedError. The caller
 // closes the Bundle.
-func Open(path string) (*Bundle, error) {
+func Open(path string, o OpenOptions) (*Bundle, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	b, err := openFile(f)
+	b, err := openFile(f, o)
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -69,7 +95,7 @@ func Open(path string) (*Bundle, error) {
 	return b, nil
 }
 
-func openFile(f *os.File) (*Bundle, error) {
+func openFile(f *os.File, o OpenOptions) (*Bundle, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -77,12 +103,15 @@ func openFile(f *os.File) (*Bundle, error) {
 	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("open %s: not a regular file", f.Name())
 	}
-	return OpenReaderAt(f, st.Size(), f.Name())
+	return OpenReaderAt(f, st.Size(), f.Name(), o)
 }
 
-// OpenReaderAt is Open for a bundle that is size bytes in r; name is what
-// messages call it. Closing the Bundle does not close r.
-func OpenReaderAt(r io.ReaderAt, size int64, name string) (*Bundle, error) {
+// OpenReaderAt is Open for a bundle that is size bytes in r; name is its path,
+// or what messages call it. Closing the Bundle does not close r.
+func OpenReaderAt(r io.ReaderAt, size int64, name string, o OpenOptions) (*Bundle, error) {
+	if o.SpoolDir == "" {
+		o.SpoolDir = filepath.Dir(name)
+	}
 	s := &scanner{r: r, size: size, name: quote.Clean(name)}
 	b, err := s.bundle()
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 func open(raw []byte) (*dedupe.Bundle, error) {
-	return dedupe.OpenReaderAt(bytes.NewReader(raw), int64(len(raw)), "x.imgpack")
+	return dedupe.OpenReaderAt(bytes.NewReader(raw), int64(len(raw)), "x.imgpack", dedupe.OpenOptions{})
 }
 
 // wantKind is "" for a bundle that must open.
@@ -218,7 +218,7 @@ func TestReadErrorsAreNotFindings(t *testing.T) {
 	raw := valid().bytes()
 	broken := errors.New("broken")
 	for at := 0; at < len(raw); at += 512 {
-		_, err := dedupe.OpenReaderAt(brokenAt{bytes.NewReader(raw), int64(at), broken}, int64(len(raw)), "x")
+		_, err := dedupe.OpenReaderAt(brokenAt{bytes.NewReader(raw), int64(at), broken}, int64(len(raw)), "x", dedupe.OpenOptions{})
 		var bad *manifests.ContentError
 		if errors.As(err, &bad) || err != nil && !errors.Is(err, broken) {
 			t.Errorf("read error at %d: %v", at, err)

@@ -66,7 +66,7 @@ func TestRoundTrip(t *testing.T) {
 
 func sameImages(t *testing.T, path string, p *dedupe.Plan, g *manifests.Graph) {
 	t.Helper()
-	b, err := dedupe.Open(path)
+	b, err := dedupe.Open(path, dedupe.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -409,10 +409,10 @@ func TestFetch(t *testing.T) {
 }
 
 func TestOpenTakesFilesOnly(t *testing.T) {
-	if _, err := dedupe.Open(t.TempDir()); err == nil {
+	if _, err := dedupe.Open(t.TempDir(), dedupe.OpenOptions{}); err == nil {
 		t.Error("a directory was opened")
 	}
-	if _, err := dedupe.Open(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := dedupe.Open(filepath.Join(t.TempDir(), "none"), dedupe.OpenOptions{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
 }

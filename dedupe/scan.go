@@ -60,7 +60,7 @@ func (s *scanner) bundle() (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	info := Info{Version: formatVersion, Mode: modeLayer, Features: x.features, Digest: digest.FromBytes(raw), Size: s.size, Blobs: len(blobs)}
+	info := Info{Version: formatVersion, Mode: ModeLayer, Features: x.features, Digest: digest.FromBytes(raw), Size: s.size, Blobs: len(blobs)}
 	return &Bundle{r: s.r, name: s.name, info: info, roots: roots, blobs: blobs}, nil
 }
 

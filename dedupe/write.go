@@ -69,7 +69,7 @@ func (p *Plan) tar(o Options) (*tarball.Plan, error) {
 }
 
 func (p *Plan) check(r io.ReaderAt, path string) error {
-	b, err := OpenReaderAt(r, p.size, path)
+	b, err := OpenReaderAt(r, p.size, path, OpenOptions{})
 	if err != nil {
 		return err
 	}

@@ -254,7 +254,7 @@ func (o *opener) file(ctx context.Context, ref manifests.Reference, text string)
 // package archive reads.
 func (a *app) openFile(ctx context.Context, ref manifests.Reference) (archive.Source, error) {
 	if ref.Transport == manifests.Path && isBundle(ref.Path) {
-		return dedupe.Open(ref.Path)
+		return dedupe.Open(ref.Path, dedupe.OpenOptions{})
 	}
 	o := archive.OpenOptions{Stdin: a.In}
 	if ref.Transport == manifests.Stdin {
