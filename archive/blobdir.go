@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,16 +155,16 @@ func claim(path string) (*os.File, bool, error) {
 	return f, true, nil
 }
 
-// checkSpace tells before the first byte when n more cannot fit, with an error
-// wrapping ENOSPC. What a file system does not tell is found out by writing.
+// checkSpace tells before the first byte when n more cannot fit into dir, with
+// an error wrapping ENOSPC.
 func checkSpace(dir string, n int64) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil || st.Blocks == 0 {
-		return nil
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
 	}
-	free := int64(min(st.Bavail, 1<<50)) * cmp.Or(st.Frsize, st.Bsize)
-	if free < n {
-		return fmt.Errorf("%s has %d bytes free, and %d are needed: %w", dir, free, n, unix.ENOSPC)
+	defer d.Close()
+	if err := atomicfile.CheckSpace(int(d.Fd()), n); err != nil {
+		return &fs.PathError{Op: "reserve space in", Path: dir, Err: err}
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/internal/atomicfile"
 )
 
 // budget is what all layers of one operation share: the space of the file
@@ -33,24 +35,16 @@ func newBudget(fd, jobs int, need int64) (*budget, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err == nil {
 		b.dirs = int(min(max(lim.Cur/2/uint64(jobs), 8), maxOpenDirs))
 	}
-	if free, err := b.free(); err == nil && free < need {
-		return nil, fmt.Errorf("unpack: at least %d bytes are needed and %d are free: %w", need, free, unix.ENOSPC)
+	if err := atomicfile.CheckSpace(fd, need); err != nil {
+		return nil, fmt.Errorf("unpack: %w", err)
 	}
 	return b, nil
 }
 
-func (b *budget) free() (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(b.fd, &st); err != nil {
-		return 0, err
-	}
-	return int64(st.Bavail) * st.Bsize, nil
-}
-
 // full tells whether ENOSPC means the file system.
 func (b *budget) full() bool {
-	free, err := b.free()
-	return err != nil || free < 1<<20
+	free, known := atomicfile.Free(b.fd)
+	return !known || free < 1<<20
 }
 
 // spend counts n bytes about to be written.
@@ -59,7 +53,7 @@ func (b *budget) spend(n int64) error {
 	if after/spaceStep == (after-n)/spaceStep {
 		return nil
 	}
-	if free, err := b.free(); err == nil && free < spaceReserve {
+	if free, known := atomicfile.Free(b.fd); known && free < spaceReserve {
 		return fmt.Errorf("only %d bytes are free: %w", free, unix.ENOSPC)
 	}
 	return nil

@@ -37,7 +37,7 @@ func (f *File) reserve(size int64) error {
 	// What is free is looked at first: fallocate(2) takes all there is before
 	// it fails, and everybody else's writes fail with it.
 	const statBlock = 512 // the unit of st_blocks, whatever the file system
-	err := f.free(max(size-st.Blocks*statBlock, 0))
+	err := CheckSpace(int(f.Fd()), size-st.Blocks*statBlock)
 	if err == nil {
 		err = retry(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, size) })
 	}
@@ -45,18 +45,6 @@ func (f *File) reserve(size int64) error {
 		err = f.Truncate(size)
 	}
 	return err
-}
-
-func (f *File) free(size int64) error {
-	var st unix.Statfs_t
-	if err := retry(func() error { return unix.Fstatfs(int(f.Fd()), &st) }); err != nil {
-		return err
-	}
-	// Free blocks are compared as blocks: the product may not fit.
-	if need := uint64(size)/uint64(max(st.Bsize, 1)) + 1; st.Bavail < need {
-		return unix.ENOSPC
-	}
-	return nil
 }
 
 func retry(f func() error) error {
