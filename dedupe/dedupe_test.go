@@ -31,17 +31,26 @@ var t0 = context.Background()
 
 func plan(t testing.TB, g *manifests.Graph) *dedupe.Plan {
 	t.Helper()
-	p, err := dedupe.NewPlan(g, dedupe.PlanOptions{})
+	p, err := dedupe.NewPlan(g, dedupe.PlanOptions{Mode: dedupe.ModeLayer})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
+func summary(t testing.TB, p *dedupe.Plan) *dedupe.Summary {
+	t.Helper()
+	s, err := p.Estimate(t0, dedupe.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func written(t testing.TB, p *dedupe.Plan) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	if err := p.Write(t0, &out, dedupe.Options{}); err != nil {
+	if _, err := p.Write(t0, &out, dedupe.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -57,7 +66,7 @@ func TestRoundTrip(t *testing.T) {
 		g := b.Graph(t, roots...)
 		p := plan(t, g)
 		path := filepath.Join(t.TempDir(), "x.imgpack")
-		if err := p.WriteFile(t0, path, dedupe.Options{}); err != nil {
+		if _, err := p.WriteFile(t0, path, dedupe.Options{}); err != nil {
 			t.Fatal(err)
 		}
 		sameImages(t, path, p, g)
@@ -72,11 +81,11 @@ func sameImages(t *testing.T, path string, p *dedupe.Plan, g *manifests.Graph) {
 	}
 	defer b.Close()
 	st, err := os.Stat(path)
-	if err != nil || st.Size() != p.Size() || b.Info().Size != p.Size() {
-		t.Errorf("%d bytes (%v), planned %d, info %d", st.Size(), err, p.Size(), b.Info().Size)
+	if err != nil || st.Size() != summary(t, p).Size || b.Info().Size != summary(t, p).Size {
+		t.Errorf("%d bytes (%v), planned %d, info %d", st.Size(), err, summary(t, p).Size, b.Info().Size)
 	}
-	if b.Info().Digest != p.Digest() || b.Info().Version != 1 || b.Info().Mode != "layer" || len(b.Info().Features) != 0 {
-		t.Errorf("info %+v, planned %s", b.Info(), p.Digest())
+	if b.Info().Digest != summary(t, p).Digest || b.Info().Version != 1 || b.Info().Mode != "layer" || len(b.Info().Features) != 0 {
+		t.Errorf("info %+v, planned %s", b.Info(), summary(t, p).Digest)
 	}
 	roots, err := b.Roots(t0)
 	if err != nil || len(roots) != len(g.Roots()) {
@@ -149,7 +158,7 @@ func TestSameBytesHoweverWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		path := filepath.Join(t.TempDir(), "x")
-		if err := plan(t, g).WriteFile(t0, path, dedupe.Options{Jobs: jobs}); err != nil {
+		if _, err := plan(t, g).WriteFile(t0, path, dedupe.Options{Jobs: jobs}); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(path)
@@ -235,7 +244,7 @@ func TestRowsAndTotals(t *testing.T) {
 	roots := fixtures.Sample(b)
 	g := b.Graph(t, append(roots, roots[0])...)
 	p := plan(t, g)
-	rows, totals := p.Rows(), p.Totals()
+	rows, totals := summary(t, p).Rows, summary(t, p).Totals
 	if len(rows) != 4 {
 		t.Fatalf("%d rows, want 4: what is given twice is stored once", len(rows))
 	}
@@ -265,27 +274,27 @@ func TestPlanRefuses(t *testing.T) {
 	roots := fixtures.Sample(b)
 	one, two := roots[0], roots[1]
 	two.Name = one.Name
-	_, err := dedupe.NewPlan(b.Graph(t, one, two), dedupe.PlanOptions{})
+	_, err := dedupe.NewPlan(b.Graph(t, one, two), dedupe.PlanOptions{Mode: dedupe.ModeLayer})
 	var conflict *manifests.ConflictError
 	if !errors.As(err, &conflict) {
 		t.Errorf("one name for two images: %v", err)
 	}
-	if _, err := dedupe.NewPlan(b.Graph(t), dedupe.PlanOptions{}); err == nil {
+	if _, err := dedupe.NewPlan(b.Graph(t), dedupe.PlanOptions{Mode: dedupe.ModeLayer}); err == nil {
 		t.Error("a bundle of nothing was planned")
 	}
 	reserved := one
 	reserved.Descriptor.ArtifactType = "application/vnd.imgpack.bundle.chunk.v1"
-	if _, err = dedupe.NewPlan(b.Graph(t, reserved), dedupe.PlanOptions{}); !fixtures.Matches(err, fixtures.Unsupported) {
+	if _, err = dedupe.NewPlan(b.Graph(t, reserved), dedupe.PlanOptions{Mode: dedupe.ModeLayer}); !fixtures.Matches(err, fixtures.Unsupported) {
 		t.Errorf("reserved type: %v", err)
 	}
 	many := make([]manifests.Root, 10_001)
 	for i := range many {
 		many[i] = manifests.Root{Label: strconv.Itoa(i), Descriptor: one.Descriptor}
 	}
-	if _, err = dedupe.NewPlan(b.Graph(t, many...), dedupe.PlanOptions{}); !fixtures.Matches(err, manifests.KindLimit) {
+	if _, err = dedupe.NewPlan(b.Graph(t, many...), dedupe.PlanOptions{Mode: dedupe.ModeLayer}); !fixtures.Matches(err, manifests.KindLimit) {
 		t.Errorf("too many images: %v", err)
 	}
-	if _, err = dedupe.NewPlan(b.Graph(t, many[1:]...), dedupe.PlanOptions{}); err != nil {
+	if _, err = dedupe.NewPlan(b.Graph(t, many[1:]...), dedupe.PlanOptions{Mode: dedupe.ModeLayer}); err != nil {
 		t.Errorf("as many as there may be: %v", err)
 	}
 }
@@ -296,11 +305,11 @@ func TestProgressCountsStoredBytes(t *testing.T) {
 	var mu sync.Mutex
 	var n int64
 	o := dedupe.Options{Jobs: 4, Progress: func(_ ocispec.Descriptor, k int64) { mu.Lock(); n += k; mu.Unlock() }}
-	if err := p.WriteFile(t0, filepath.Join(t.TempDir(), "x"), o); err != nil {
+	if _, err := p.WriteFile(t0, filepath.Join(t.TempDir(), "x"), o); err != nil {
 		t.Fatal(err)
 	}
-	if n != p.Totals().Stored {
-		t.Errorf("progress of %d bytes, %d stored", n, p.Totals().Stored)
+	if n != summary(t, p).Totals.Stored {
+		t.Errorf("progress of %d bytes, %d stored", n, summary(t, p).Totals.Stored)
 	}
 }
 
@@ -334,7 +343,7 @@ func TestFailureLeavesNothingAndKeepsTheOld(t *testing.T) {
 		ctx, kind := spoil(b, g.Blobs()[1])
 		dir := t.TempDir()
 		path := filepath.Join(dir, "x")
-		if err := p.WriteFile(ctx, path, dedupe.Options{}); !fixtures.Matches(err, kind) {
+		if _, err := p.WriteFile(ctx, path, dedupe.Options{}); !fixtures.Matches(err, kind) {
 			t.Errorf("%s: %v, want %q", what, err, kind)
 		}
 		if left, _ := os.ReadDir(dir); len(left) != 0 {
@@ -343,13 +352,13 @@ func TestFailureLeavesNothingAndKeepsTheOld(t *testing.T) {
 		if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := p.WriteFile(ctx, path, dedupe.Options{Replace: true}); err == nil {
+		if _, err := p.WriteFile(ctx, path, dedupe.Options{Replace: true}); err == nil {
 			t.Errorf("%s: replaced", what)
 		}
 		if old, _ := os.ReadFile(path); string(old) != "old" {
 			t.Errorf("%s: the old file is now %q", what, old)
 		}
-		if err := p.Write(ctx, io.Discard, dedupe.Options{}); !fixtures.Matches(err, kind) {
+		if _, err := p.Write(ctx, io.Discard, dedupe.Options{}); !fixtures.Matches(err, kind) {
 			t.Errorf("%s to a pipe: %v, want %q", what, err, kind)
 		}
 	}
@@ -362,13 +371,13 @@ func TestExistingFileIsKept(t *testing.T) {
 	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.WriteFile(t0, path, dedupe.Options{}); !errors.Is(err, fs.ErrExist) {
+	if _, err := p.WriteFile(t0, path, dedupe.Options{}); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("%v, want it to exist", err)
 	}
 	if err := os.WriteFile(atomicfile.TempPath(path), bytes.Repeat([]byte("left by a killed run"), 100_000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.WriteFile(t0, path, dedupe.Options{Replace: true}); err != nil {
+	if _, err := p.WriteFile(t0, path, dedupe.Options{Replace: true}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(path)
@@ -433,7 +442,7 @@ func TestSkopeoReadsIt(t *testing.T) {
 	root := fixtures.Sample(b)[0]
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x.imgpack")
-	if err := plan(t, b.Graph(t, root)).WriteFile(t0, path, dedupe.Options{}); err != nil {
+	if _, err := plan(t, b.Graph(t, root)).WriteFile(t0, path, dedupe.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(skopeo, "--tmpdir", dir, "--insecure-policy", "copy", "--preserve-digests", "oci-archive:"+path+":1", "dir:"+dir+"/out").CombinedOutput()
@@ -451,9 +460,9 @@ func BenchmarkWriteFile(b *testing.B) {
 	g := blobs.Graph(b, large(blobs)...)
 	p := plan(b, g)
 	dir := b.TempDir()
-	b.SetBytes(p.Size())
+	b.SetBytes(summary(b, p).Size)
 	for b.Loop() {
-		if err := p.WriteFile(t0, filepath.Join(dir, "x"), dedupe.Options{Replace: true}); err != nil {
+		if _, err := p.WriteFile(t0, filepath.Join(dir, "x"), dedupe.Options{Replace: true}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -5,99 +5,114 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/imgpack/imgpack/internal/tarball"
 	"github.com/imgpack/imgpack/manifests"
 )
 
 // PlanOptions choose what a bundle will be. The zero value is a bundle in
-// layer mode.
-type PlanOptions struct{}
+// chunk mode that stands alone.
+type PlanOptions struct {
+	Mode  Mode  // "" is ModeChunk
+	Level Level // of chunk mode; "" is LevelDefault
+}
+
+// Level is how hard contents are compressed.
+type Level string
+
+// The levels.
+const (
+	LevelFast    Level = "fast"
+	LevelDefault Level = "default"
+	LevelMax     Level = "max"
+)
 
 // Plan is a bundle that is laid out and not yet written. It does not change and
 // is safe for concurrent use.
-type Plan struct {
+type Plan struct{ engine }
+
+// engine is what the modes differ in.
+type engine interface {
+	estimate(ctx context.Context, o Options) (*Summary, error)
+	writeFile(ctx context.Context, path string, o Options) (*Summary, error)
+	write(ctx context.Context, w io.Writer, o Options) (*Summary, error)
+	transfer() int64
+	temp() int64
+}
+
+// NewPlan lays out a bundle of the graph's roots. A root that is given twice is
+// stored once. It returns a *manifests.ConflictError where one name stands for
+// two digests, and a *manifests.ContentError where a bound of the format is
+// passed.
+func NewPlan(g *manifests.Graph, o PlanOptions) (*Plan, error) {
+	s, err := newSelection(g)
+	if err != nil {
+		return nil, err
+	}
+	switch o.Mode {
+	case ModeLayer:
+		p, err := newLayerPlan(s)
+		return &Plan{p}, err
+	}
+	return nil, &manifests.UnsupportedError{Subject: "bundle mode " + string(o.Mode), Reason: "this version writes layer mode alone"}
+}
+
+// Estimate says what WriteFile would do, and writes nothing. In layer mode
+// nothing is read and the summary is exact.
+func (p *Plan) Estimate(ctx context.Context, o Options) (*Summary, error) {
+	return p.estimate(ctx, o)
+}
+
+// WriteFile writes the bundle to path, which appears whole or not at all. Blobs
+// are fetched in parallel, the largest first, straight into their places. Space
+// is reserved before the first is fetched. The container is read back and
+// compared with what was to be written before it counts. An existing file is an
+// error wrapping fs.ErrExist unless it may be replaced.
+func (p *Plan) WriteFile(ctx context.Context, path string, o Options) (*Summary, error) {
+	return p.writeFile(ctx, path, o)
+}
+
+// Write writes the bundle to w, in order: the same bytes as WriteFile's, for
+// pipes.
+func (p *Plan) Write(ctx context.Context, w io.Writer, o Options) (*Summary, error) {
+	return p.write(ctx, w, o)
+}
+
+// Transfer is how many bytes of blobs writing the bundle will tell
+// Options.Progress of.
+func (p *Plan) Transfer() int64 { return p.transfer() }
+
+// Temp is an upper bound of the temporary space that writing the bundle takes,
+// in bytes, besides the bundle itself.
+func (p *Plan) Temp() int64 { return p.temp() }
+
+// selection is what goes into a bundle, however it is stored.
+type selection struct {
 	graph  *manifests.Graph
 	roots  []manifests.Root
-	blobs  []ocispec.Descriptor // in the order of the file
-	index  []byte
-	size   int64
-	rows   []Row
-	totals Totals
+	docs   []ocispec.Descriptor // manifests, indexes, configs
+	leaves []ocispec.Descriptor
 }
 
-// Row says what one root brings to a bundle.
-type Row struct {
-	Root     manifests.Root
-	Images   []*manifests.Image // one, or one for each platform of an index
-	Layers   int                // of all Images
-	Bytes    int64              // stored size of all blobs the root needs
-	NewBytes int64              // of those, what the rows before it did not bring
-}
-
-// Totals sums up the rows of a bundle.
-type Totals struct {
-	Images         int   // rows
-	Layers         int   // of all rows
-	DistinctLayers int   // that are stored
-	Bytes          int64 // of the rows, each on its own
-	Stored         int64 // of all blobs, each once
-}
-
-// NewPlan lays out a bundle of the graph's roots in layer mode. A root that is
-// given twice is stored once. It returns a *manifests.ConflictError where one
-// name stands for two digests, and a *manifests.ContentError where a bound of
-// the format is passed.
-func NewPlan(g *manifests.Graph, _ PlanOptions) (*Plan, error) {
-	p := &Plan{graph: g, blobs: order(g)}
-	if len(p.blobs) > maxBlobs {
-		return nil, manifests.Bad(manifests.KindLimit, "bundle", "%d blobs are more than %d", len(p.blobs), maxBlobs)
+func newSelection(g *manifests.Graph) (*selection, error) {
+	s := &selection{graph: g, leaves: g.Blobs()}
+	for _, n := range g.Docs() {
+		s.docs = append(s.docs, n.Descriptor)
 	}
-	for _, b := range p.blobs {
+	for _, b := range s.blobs() {
 		if b.Size > maxBlobSize {
 			return nil, manifests.Bad(manifests.KindLimit, "blob "+string(b.Digest), "%d bytes are more than %d", b.Size, int64(maxBlobSize))
 		}
 	}
 	var err error
-	if p.roots, err = distinct(g.Roots()); err != nil {
-		return nil, err
-	}
-	if err := p.count(); err != nil {
-		return nil, err
-	}
-	rest, err := tarball.NewPlan(p.blobMembers(nil))
-	if err != nil {
-		return nil, err
-	}
-	tail := rest.Size()
-	index, err := manifests.FormatAnnotatedIndex(p.roots, p.annotations(tail))
-	if err != nil {
-		return nil, err
-	}
-	p.index = seal(index)
-	if _, _, err := (&scanner{name: "bundle"}).index(p.index); err != nil {
-		return nil, err // as a reader would refuse it, before anything is fetched
-	}
-	head, err := tarball.NewPlan(p.headMembers())
-	if err != nil {
-		return nil, err
-	}
-	p.size = head.Size() - endSize + tail
-	return p, nil
+	s.roots, err = distinct(g.Roots())
+	return s, err
 }
 
-// order is the order of blobs in the file: documents, then leaves.
-func order(g *manifests.Graph) []ocispec.Descriptor {
-	var blobs []ocispec.Descriptor
-	for _, n := range g.Docs() {
-		blobs = append(blobs, n.Descriptor)
-	}
-	return append(blobs, g.Blobs()...)
-}
+// blobs are all blobs, in the order of a bundle: documents, then leaves.
+func (s *selection) blobs() []ocispec.Descriptor { return slices.Concat(s.docs, s.leaves) }
 
 func distinct(roots []manifests.Root) ([]manifests.Root, error) {
 	if len(roots) == 0 {
@@ -123,51 +138,3 @@ func distinct(roots []manifests.Root) ([]manifests.Root, error) {
 	}
 	return out, nil
 }
-
-func (p *Plan) annotations(tail int64) map[string]string {
-	table := newMemberTable()
-	for _, b := range p.blobs {
-		table.add(b.Digest, b.Size)
-	}
-	return map[string]string{
-		annotationVersion: strconv.Itoa(formatVersion),
-		annotationMode:    modeLayer,
-		annotationBlobs:   strconv.Itoa(table.count),
-		annotationTail:    strconv.FormatInt(tail, 10),
-		annotationMembers: string(table.digest()),
-		annotationReadme:  string(digest.FromString(readme)),
-		annotationIndex:   string(blankDigest),
-	}
-}
-
-func (p *Plan) headMembers() []tarball.Member {
-	return []tarball.Member{
-		tarball.Bytes(readmeName, []byte(readme)),
-		tarball.Bytes(layoutName, []byte(manifests.LayoutMarker)),
-		tarball.Bytes(indexName, p.index),
-	}
-}
-
-func (p *Plan) blobMembers(progress manifests.Progress) []tarball.Member {
-	members := make([]tarball.Member, len(p.blobs))
-	for i, b := range p.blobs {
-		members[i] = tarball.Member{Name: memberName(b.Digest), Size: b.Size, Open: func(ctx context.Context) (io.ReadCloser, error) {
-			r, err := p.graph.Fetch(ctx, b)
-			return progress.Watch(r, b), err
-		}}
-	}
-	return members
-}
-
-// Size is the length of the file, in bytes: exact, and known before anything is
-// fetched.
-func (p *Plan) Size() int64 { return p.size }
-
-// Digest is the identity of the bundle: the digest of its index.json.
-func (p *Plan) Digest() digest.Digest { return digest.FromBytes(p.index) }
-
-// Rows says what each root brings, in the order of the bundle.
-func (p *Plan) Rows() []Row { return slices.Clone(p.rows) }
-
-// Totals sums up Rows.
-func (p *Plan) Totals() Totals { return p.totals }

@@ -9,47 +9,90 @@ import (
 	"github.com/imgpack/imgpack/manifests"
 )
 
-// count fills in rows and totals.
-func (p *Plan) count() error {
-	c := counting{docs: map[digest.Digest][]byte{}, sizes: map[digest.Digest]int64{}}
-	for _, n := range p.graph.Docs() {
+// fate is what becomes of a blob in a bundle.
+type fate int
+
+const (
+	carried fate = iota // stored as it is
+	opened              // cut up
+	needed              // left out, since a base has it
+)
+
+// counts is what can be said of a bundle before anything is read.
+type counts struct {
+	rows     []Row
+	totals   Totals
+	distinct int64                 // bytes of all blobs, each once
+	row      map[digest.Digest]int // which row first needs a blob
+}
+
+// count fills in rows and totals, but for what chunks and compression save.
+func count(s *selection, fateOf func(ocispec.Descriptor) fate) (*counts, error) {
+	c := &counting{docs: map[digest.Digest][]byte{}, sizes: map[digest.Digest]int64{}, fateOf: fateOf, layers: map[digest.Digest]bool{}}
+	c.row = map[digest.Digest]int{}
+	for _, n := range s.graph.Docs() {
 		c.docs[n.Descriptor.Digest] = n.Raw
 	}
-	for _, b := range p.blobs {
+	for _, b := range s.blobs() {
 		c.sizes[b.Digest] = b.Size
+		c.distinct += b.Size
 	}
-	stored, layers := map[digest.Digest]bool{}, map[digest.Digest]bool{}
-	for _, r := range p.roots {
-		reached := map[digest.Digest]bool{}
-		if err := c.reach(r.Descriptor, reached); err != nil {
-			return fmt.Errorf("%s: %w", r.Display(), err)
+	for _, r := range s.roots {
+		if err := c.add(Row{Root: r, Images: s.graph.Images(r)}); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.Display(), err)
 		}
-		row := Row{Root: r, Images: p.graph.Images(r)}
-		for _, img := range row.Images {
-			row.Layers += len(img.Layers)
-			for _, l := range img.Layers {
-				layers[l.Blob.Digest] = true
-			}
-		}
-		for d := range reached {
-			row.Bytes += c.sizes[d]
-			if !stored[d] {
-				stored[d] = true
-				row.NewBytes += c.sizes[d]
-			}
-		}
-		p.rows = append(p.rows, row)
-		p.totals.Layers += row.Layers
-		p.totals.Bytes += row.Bytes
-		p.totals.Stored += row.NewBytes
 	}
-	p.totals.Images, p.totals.DistinctLayers = len(p.rows), len(layers)
-	return nil
+	c.totals.Images, c.totals.DistinctLayers = len(c.rows), len(c.layers)
+	c.totals.SavedByLayers = c.totals.Bytes - c.distinct
+	return &c.counts, nil
 }
 
 type counting struct {
-	docs  map[digest.Digest][]byte
-	sizes map[digest.Digest]int64
+	counts
+	docs   map[digest.Digest][]byte
+	sizes  map[digest.Digest]int64
+	fateOf func(ocispec.Descriptor) fate
+	layers map[digest.Digest]bool // met so far
+}
+
+func (c *counting) add(row Row) error {
+	for _, img := range row.Images {
+		for _, l := range img.Layers {
+			c.layer(&row, l)
+		}
+	}
+	reached := map[digest.Digest]bool{}
+	if err := c.reach(row.Root.Descriptor, reached); err != nil {
+		return err
+	}
+	for d := range reached {
+		row.Bytes += c.sizes[d]
+		if _, known := c.row[d]; !known {
+			c.row[d] = len(c.rows)
+			row.NewBytes += c.sizes[d]
+		}
+	}
+	c.rows = append(c.rows, row)
+	c.totals.Layers += row.Layers
+	c.totals.Bytes += row.Bytes
+	return nil
+}
+
+func (c *counting) layer(row *Row, l manifests.Layer) {
+	row.Layers++
+	met := c.layers[l.Blob.Digest]
+	c.layers[l.Blob.Digest] = true
+	inRow, inAll := &row.Kept, &c.totals.Carried
+	switch c.fateOf(l.Blob) {
+	case opened:
+		inRow, inAll = &row.Open, &c.totals.Open
+	case needed:
+		inRow, inAll = &row.Needed, &c.totals.Needed
+	}
+	*inRow++
+	if !met {
+		*inAll++
+	}
 }
 
 // reach marks all blobs below a descriptor.

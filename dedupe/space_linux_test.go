@@ -30,7 +30,7 @@ func TestFullDiskShowsBeforeTheFirstBlob(t *testing.T) {
 	for _, d := range g.Blobs() {
 		b.Remove(d.Digest) // whoever asks for one gets another error
 	}
-	if err := p.WriteFile(t0, filepath.Join(dir, "x"), dedupe.Options{}); !errors.Is(err, syscall.ENOSPC) {
+	if _, err := p.WriteFile(t0, filepath.Join(dir, "x"), dedupe.Options{}); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("%v, want no space", err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {

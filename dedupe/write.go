@@ -3,78 +3,98 @@ package dedupe
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"runtime"
+	"sync/atomic"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgpack/imgpack/internal/atomicfile"
-	"github.com/imgpack/imgpack/internal/tarball"
 	"github.com/imgpack/imgpack/manifests"
 )
 
-// Options govern the writing of a bundle. They never change its bytes.
+// Options govern the writing of a bundle. But for SpoolLimit, they never change
+// its bytes.
 type Options struct {
 	Jobs     int                // blobs fetched at a time; 0 means GOMAXPROCS. Memory is Jobs × 1 MiB.
-	Progress manifests.Progress // told of every byte of a blob that is stored
+	Progress manifests.Progress // told of every byte of a blob that goes into the bundle
 	Replace  bool               // an existing file may be replaced
+
+	// SpoolDir is where Write keeps temporary data in chunk mode, in a file
+	// without a name; "" is the current directory. WriteFile keeps it beside
+	// the bundle.
+	SpoolDir string
+	// SpoolLimit is how many bytes of open layers are put in order at a time
+	// in chunk mode, and so bounds the temporary space; one layer may be
+	// larger. 0 means 16 GiB.
+	SpoolLimit int64
+
+	// Keep says of an error whether WriteFile, which ends with it, leaves the
+	// unfinished file: the next WriteFile to that path with a Keep goes on
+	// from it. What it holds is proven, never trusted. nil means never.
+	Keep func(error) bool
 }
 
-// WriteFile writes the bundle to path, which appears whole or not at all. Blobs
-// are fetched in parallel, the largest first, straight into their places. Space
-// is reserved before the first is fetched. The container is read back and
-// compared with the plan before it counts. An existing file is an error
-// wrapping fs.ErrExist unless it may be replaced.
-func (p *Plan) WriteFile(ctx context.Context, path string, o Options) error {
-	f, err := atomicfile.Create(path, o.Replace)
+func (o Options) jobs() int {
+	if o.Jobs > 0 {
+		return o.Jobs
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+// makeFile makes path with what write writes; left tells that an unfinished
+// file is gone on with.
+func makeFile(path string, o Options, write func(f *atomicfile.File, left bool) error) error {
+	f, left, err := openTarget(path, o)
 	if err != nil {
 		return err
 	}
 	defer f.Abort()
-	if err := f.Reserve(p.size); err != nil {
+	if err := write(f, left); err != nil {
+		if o.Keep != nil && o.Keep(err) {
+			err = errors.Join(err, f.Keep())
+		}
 		return err
-	}
-	t, err := p.tar(o)
-	if err != nil {
-		return err
-	}
-	jobs := o.Jobs
-	if jobs <= 0 {
-		jobs = runtime.GOMAXPROCS(0)
-	}
-	if err := t.WriteAt(ctx, f, jobs, nil); err != nil {
-		return err
-	}
-	if err := p.check(f, path); err != nil {
-		return fmt.Errorf("read back %s: %w", path, err)
 	}
 	return f.Commit()
 }
 
-// Write writes the bundle to w, in order: the same bytes as WriteFile's, for
-// pipes.
-func (p *Plan) Write(ctx context.Context, w io.Writer, o Options) error {
-	t, err := p.tar(o)
-	if err != nil {
-		return err
+func openTarget(path string, o Options) (*atomicfile.File, bool, error) {
+	if o.Keep != nil {
+		return atomicfile.Resume(path, o.Replace)
 	}
-	return t.Write(ctx, w)
+	f, err := atomicfile.Create(path, o.Replace)
+	return f, false, err
 }
 
-func (p *Plan) tar(o Options) (*tarball.Plan, error) {
-	t, err := tarball.NewPlan(append(p.headMembers(), p.blobMembers(o.Progress)...))
-	if err == nil && t.Size() != p.size {
-		err = fmt.Errorf("lay out bundle: %d bytes, planned %d", t.Size(), p.size)
-	}
-	return t, err
+// leftover finds out what an unfinished file already has.
+type leftover struct {
+	file     io.ReaderAt
+	blobs    []ocispec.Descriptor
+	skip     int             // members before the first blob
+	offset   func(int) int64 // of a member's content
+	progress manifests.Progress
+	bytes    atomic.Int64 // of blobs found
 }
 
-func (p *Plan) check(r io.ReaderAt, path string) error {
-	b, err := OpenReaderAt(r, p.size, path, OpenOptions{})
-	if err != nil {
-		return err
+// have is for tarball.Plan.WriteAt. It hashes what lies in a blob's place.
+func (l *leftover) have(ctx context.Context, left bool) func(i int) bool {
+	if !left {
+		return nil
 	}
-	if b.info.Digest != p.Digest() {
-		return errors.New("it is not the bundle that was written")
+	return func(i int) bool {
+		if i < l.skip {
+			return false
+		}
+		d := l.blobs[i-l.skip]
+		in := &reader{stopped: ctx.Err, r: io.NewSectionReader(l.file, l.offset(i), d.Size)}
+		if _, err := io.Copy(io.Discard, manifests.VerifyReader(in, d)); err != nil {
+			return false
+		}
+		l.bytes.Add(d.Size)
+		if l.progress != nil {
+			l.progress(d, d.Size)
+		}
+		return true
 	}
-	return b.Close()
 }

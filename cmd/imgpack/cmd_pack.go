@@ -117,12 +117,16 @@ func (o *packOptions) run(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return &failure{Op: "pack", Subject: o.output, Err: err}
 	}
-	plan, err := dedupe.NewPlan(graph, dedupe.PlanOptions{})
+	plan, err := dedupe.NewPlan(graph, dedupe.PlanOptions{Mode: dedupe.ModeLayer})
 	if err != nil {
 		return &failure{Op: "pack", Subject: o.output, Err: err}
 	}
-	doc := packDoc{envelope: kind("pack"), DryRun: o.dryRun, Output: outputDoc{o.output, plan.Size(), plan.Digest()}}
-	doc.fill(plan, in)
+	summary, err := plan.Estimate(ctx, dedupe.Options{})
+	if err != nil {
+		return &failure{Op: "pack", Subject: o.output, Err: err}
+	}
+	doc := packDoc{envelope: kind("pack"), DryRun: o.dryRun, Output: outputDoc{o.output, summary.Size, summary.Digest}}
+	doc.fill(summary, in)
 	if o.dryRun {
 		doc.Seconds = a.now().Sub(start).Seconds()
 		return o.showPlan(a, doc)
@@ -165,12 +169,18 @@ func (o *packOptions) gather(ctx context.Context, a *app, args []string) (*input
 }
 
 func (o *packOptions) write(ctx context.Context, a *app, out *sink, plan *dedupe.Plan) error {
-	p := a.startProgress("packing", plan.Totals().Stored)
+	p := a.startProgress("packing", plan.Transfer())
 	defer p.end()
 	options := dedupe.Options{Jobs: a.g.parallel, Progress: p.report(), Replace: o.force}
 	err := out.write(ctx, writer{
-		file:   func(ctx context.Context, path string) error { return plan.WriteFile(ctx, path, options) },
-		stream: func(ctx context.Context, w io.Writer) error { return plan.Write(ctx, w, options) },
+		file: func(ctx context.Context, path string) error {
+			_, err := plan.WriteFile(ctx, path, options)
+			return err
+		},
+		stream: func(ctx context.Context, w io.Writer) error {
+			_, err := plan.Write(ctx, w, options)
+			return err
+		},
 	})
 	if err != nil {
 		return &failure{Op: "pack", Subject: out.path, Message: "cannot pack into " + quote.Clean(out.path), Kept: out.kept(), Err: err}
@@ -178,19 +188,19 @@ func (o *packOptions) write(ctx context.Context, a *app, out *sink, plan *dedupe
 	return nil
 }
 
-func (d *packDoc) fill(plan *dedupe.Plan, in *inputs) {
+func (d *packDoc) fill(s *dedupe.Summary, in *inputs) {
 	requested := map[string]string{}
 	for _, f := range in.found {
 		requested[rootKey(f.Root)] = f.requested
 	}
-	for _, r := range plan.Rows() {
+	for _, r := range s.Rows {
 		d.Images = append(d.Images, imageRow{
 			Ref: refOf(r.Root), Requested: requested[rootKey(r.Root)], Platform: platformsOf(r.Images),
 			Digest: r.Root.Descriptor.Digest, IndexDigest: r.Root.Index, State: r.Root.State(),
 			Layers: r.Layers, Bytes: r.Bytes, NewBytes: r.NewBytes, display: r.Root.Display(),
 		})
 	}
-	t := plan.Totals()
+	t := s.Totals
 	d.Totals = totalsDoc{t.Images, t.Layers, t.DistinctLayers, t.Bytes, t.Stored, t.Bytes - t.Stored}
 }
 
