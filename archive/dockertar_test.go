@@ -126,7 +126,7 @@ func TestHybridPrefersTheLayout(t *testing.T) {
 	amd := b.Image(fixtures.ImageSpec{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, Layers: []fixtures.LayerSpec{layer}})
 	arm := b.Image(fixtures.ImageSpec{Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"}, Layers: []fixtures.LayerSpec{layer}})
 	root := fixtures.Root("example.com/multi:1", b.Index(amd, arm))
-	plan, err := PlanTar(b.Graph(t, root), Hybrid)
+	plan, err := PlanTar(b.Graph(t, root), TarOptions{Kind: Hybrid})
 	if err != nil {
 		t.Fatal(err)
 	}

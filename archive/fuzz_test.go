@@ -25,7 +25,7 @@ func fuzzRead(t *testing.T, src Source, err error) {
 		return
 	}
 	for _, kind := range []TarKind{Hybrid, OCI} {
-		plan, err := PlanTar(g, kind)
+		plan, err := PlanTar(g, TarOptions{Kind: kind})
 		if err != nil {
 			return // one name for two images
 		}

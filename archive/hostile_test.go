@@ -73,7 +73,7 @@ func writeEverywhere(t *testing.T, src Source) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := PlanTar(g, Hybrid)
+	plan, err := PlanTar(g, TarOptions{Kind: Hybrid})
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/imgpack/imgpack/internal/codec"
 	"github.com/imgpack/imgpack/internal/quote"
@@ -164,6 +165,15 @@ func openInput(ctx context.Context, in *input, as manifests.Transport, o OpenOpt
 	}
 	if !isTar(head) {
 		return nil, in.unsupported(describe(head) + ", not an archive of images")
+	}
+	if o.Other != nil {
+		other, ok, err := o.Other(in.r, in.size, in.name)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			return otherSource{other, sync.OnceValue(in.close)}, nil
+		}
 	}
 	c, err := newContainer(in)
 	if err != nil {

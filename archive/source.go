@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/imgpack/imgpack/manifests"
@@ -40,4 +41,18 @@ type OpenOptions struct {
 	// Stdin is read for a reference of transport Stdin. A regular file is read
 	// in place, from where it stands.
 	Stdin io.Reader
+	// Other opens tars of formats that this package does not know. If it is not
+	// nil it is asked about every tar, decompressed and readable at random,
+	// before the formats of this package are tried; false means that the tar is
+	// none of its kind. name is for messages, and safe to print. It does not
+	// close r: the Source that Open returns then does, after closing src.
+	Other func(r io.ReaderAt, size int64, name string) (src Source, ok bool, err error)
 }
+
+// otherSource is what OpenOptions.Other opened, and the file it is in.
+type otherSource struct {
+	Source
+	close func() error
+}
+
+func (s otherSource) Close() error { return errors.Join(s.Source.Close(), s.close()) }

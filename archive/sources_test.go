@@ -96,7 +96,7 @@ func openTar(t *testing.T, b *fixtures.Blobs, roots []manifests.Root, kind TarKi
 		whole.Add("", b.Original(d))
 	}
 	var buf bytes.Buffer
-	plan, err := PlanTar(whole.Graph(t, roots...), kind)
+	plan, err := PlanTar(whole.Graph(t, roots...), TarOptions{Kind: kind})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -153,7 +153,7 @@ func TestDiskFull(t *testing.T) {
 			if err := WriteLayout(bg, filepath.Join(dir, "layout"), g, WriteOptions{}); !errors.Is(err, unix.ENOSPC) {
 				t.Errorf("layout: %v, want ENOSPC", err)
 			}
-			plan, err := PlanTar(g, Hybrid)
+			plan, err := PlanTar(g, TarOptions{Kind: Hybrid})
 			if err != nil {
 				t.Fatal(err)
 			}

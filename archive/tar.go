@@ -27,6 +27,15 @@ const (
 	OCI    TarKind = "oci-archive"
 )
 
+// TarOptions say what PlanTar lays out.
+type TarOptions struct {
+	Kind TarKind // "" is Hybrid
+	// Omit, if it is not nil, says which layers and other leaves stay out,
+	// because whoever reads the tar has them. Docker and containerd then load
+	// the tar, podman if it holds one image.
+	Omit func(digest.Digest) bool
+}
+
 // WriteOptions are options of everything that writes images. The zero value
 // works.
 type WriteOptions struct {
@@ -48,15 +57,16 @@ func jobs(n int) int {
 //
 // A Tar does not change; it may be written more than once, and at once.
 type Tar struct {
-	graph *manifests.Graph
-	front []tarball.Member
-	blobs []ocispec.Descriptor
-	size  int64
+	graph   *manifests.Graph
+	front   []tarball.Member
+	blobs   []ocispec.Descriptor
+	omitted []ocispec.Descriptor
+	size    int64
 }
 
-// PlanTar lays out a tar of all of g. Two images under one name are a
-// *ConflictError.
-func PlanTar(g *manifests.Graph, kind TarKind) (*Tar, error) {
+// PlanTar lays out a tar of all of g, but for what o leaves out. Two images
+// under one name are a *ConflictError.
+func PlanTar(g *manifests.Graph, o TarOptions) (*Tar, error) {
 	roots, err := distinct(g.Roots())
 	if err != nil {
 		return nil, err
@@ -65,9 +75,10 @@ func PlanTar(g *manifests.Graph, kind TarKind) (*Tar, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tar{graph: g, blobs: allBlobs(g)}
+	t := &Tar{graph: g}
+	t.blobs, t.omitted = divide(g, o.Omit)
 	t.front = append(t.front, tarball.Bytes("oci-layout", []byte(manifests.LayoutMarker)), tarball.Bytes("index.json", index))
-	if kind == Hybrid {
+	if o.Kind != OCI {
 		m, err := dockerManifest(g, roots)
 		if err != nil {
 			return nil, err
@@ -129,6 +140,23 @@ func allBlobs(g *manifests.Graph) []ocispec.Descriptor {
 	return all
 }
 
+// divide tells the blobs that are written from those left out, which are never
+// documents.
+func divide(g *manifests.Graph, omit func(digest.Digest) bool) (in, out []ocispec.Descriptor) {
+	documents := map[digest.Digest]bool{}
+	for _, n := range g.Docs() {
+		documents[n.Descriptor.Digest] = true
+	}
+	for _, d := range allBlobs(g) {
+		if omit != nil && !documents[d.Digest] && omit(d.Digest) {
+			out = append(out, d)
+		} else {
+			in = append(in, d)
+		}
+	}
+	return in, out
+}
+
 // dockerManifest writes docker's manifest.json: one entry an image, with its
 // tags in full, since podman takes a short one for localhost's. An index is
 // represented by its image for this platform, or its first.
@@ -166,6 +194,9 @@ func represent(images []*manifests.Image) *manifests.Image {
 
 // Size is the length of the tar in bytes.
 func (t *Tar) Size() int64 { return t.size }
+
+// Omitted lists the blobs that TarOptions.Omit left out, each once.
+func (t *Tar) Omitted() []ocispec.Descriptor { return slices.Clone(t.omitted) }
 
 func (t *Tar) plan(progress manifests.Progress) (*tarball.Plan, error) {
 	members := slices.Clone(t.front)

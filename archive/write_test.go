@@ -24,7 +24,7 @@ import (
 
 func planned(t testing.TB, g *manifests.Graph, kind TarKind) *Tar {
 	t.Helper()
-	plan, err := PlanTar(g, kind)
+	plan, err := PlanTar(g, TarOptions{Kind: kind})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestTwoImagesUnderOneName(t *testing.T) {
 	b := fixtures.NewBlobs()
 	g := b.Graph(t, fixtures.Root("app:1", small(b, "one")), fixtures.Root("app:1", small(b, "two")))
 	var conflict *manifests.ConflictError
-	if _, err := PlanTar(g, Hybrid); !errors.As(err, &conflict) {
+	if _, err := PlanTar(g, TarOptions{Kind: Hybrid}); !errors.As(err, &conflict) {
 		t.Errorf("tar: %v, want ConflictError", err)
 	}
 	if err := WriteLayout(bg, filepath.Join(t.TempDir(), "x"), g, WriteOptions{}); !errors.As(err, &conflict) {

@@ -96,7 +96,7 @@ func (o *saveOptions) run(ctx context.Context, a *app, args []string) error {
 	if o.as == asLayout {
 		return o.layout(ctx, a, graph, doc)
 	}
-	tar, err := archive.PlanTar(graph, archive.TarKind(o.as))
+	tar, err := archive.PlanTar(graph, archive.TarOptions{Kind: archive.TarKind(o.as)})
 	if err != nil {
 		return &failure{Op: "save", Subject: o.output, Err: err}
 	}
