@@ -1,0 +1,154 @@
+package recipe
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Bounds are what the rest of the bundle says of its recipes.
+type Bounds struct {
+	Tars     []int64 // the length of each tar
+	Segments []int64 // the length of each segment's content
+	Sources  int     // how many sources there are besides the contents
+}
+
+// Set is the recipes of a bundle. It does not change and is safe for
+// concurrent use.
+type Set struct {
+	bounds   Bounds
+	contents int64
+	recipes  [][]byte
+	prefixes []cursor
+}
+
+// Parse unpacks recipes. It finds each recipe and proves the prefixes; what is
+// in a recipe is proven when it is walked. Memory is that of the recipes
+// unpacked, at most MaxUnpacked.
+func Parse(blob []byte, b Bounds) (*Set, error) {
+	raw, err := unpack(blob)
+	if err != nil {
+		return nil, err
+	}
+	return parseSet(raw, b)
+}
+
+func unpack(blob []byte) ([]byte, error) {
+	if err := oneFrame(blob); err != nil {
+		return nil, err
+	}
+	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(MaxUnpacked), zstd.WithDecoderMaxWindow(MaxUnpacked))
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	raw, err := r.DecodeAll(blob, nil)
+	if err != nil {
+		return nil, bad("unpack: %w", err)
+	}
+	return raw, nil
+}
+
+// oneFrame proves that blob is one zstd frame and nothing else: a decoder
+// would take several. It walks the blocks (RFC 8878, section 3.1.1).
+func oneFrame(blob []byte) error {
+	var h zstd.Header
+	switch err := h.Decode(blob); {
+	case err != nil:
+		return bad("unpack: %w", err)
+	case h.Skippable || h.DictionaryID != 0:
+		return bad("unpack: a skippable frame, or one that asks for a dictionary")
+	case h.HasFCS && h.FrameContentSize > MaxUnpacked:
+		return bad("recipes of %d bytes are larger than %d", h.FrameContentSize, MaxUnpacked)
+	}
+	rest := blob[h.HeaderSize:]
+	for last := false; !last; {
+		if len(rest) < 3 {
+			return bad("unpack: the frame ends too early")
+		}
+		head := uint32(rest[0]) | uint32(rest[1])<<8 | uint32(rest[2])<<16
+		size := int(head >> 3)
+		if head>>1&3 == 1 { // one byte, repeated
+			size = 1
+		}
+		if rest = rest[3:]; size > len(rest) {
+			return bad("unpack: the frame ends too early")
+		}
+		rest, last = rest[size:], head&1 == 1
+	}
+	sum := 0
+	if h.HasCheckSum {
+		sum = 4
+	}
+	if len(rest) != sum {
+		return bad("unpack: it is not exactly one frame")
+	}
+	return nil
+}
+
+// parseSet takes the content of the frame apart.
+func parseSet(raw []byte, b Bounds) (*Set, error) {
+	s := &Set{bounds: b}
+	for _, n := range b.Segments {
+		if n < 0 || n > math.MaxInt64-s.contents {
+			return nil, bad("segments are longer together than a number holds")
+		}
+		s.contents += n
+	}
+	c := cursor{raw}
+	for i := range b.Tars {
+		n, err := c.uvarint()
+		if err != nil {
+			return nil, fmt.Errorf("recipe %d: %w", i, err)
+		}
+		p, err := c.take(n)
+		if err != nil {
+			return nil, fmt.Errorf("recipe %d: %w", i, err)
+		}
+		s.recipes = append(s.recipes, p)
+	}
+	for i := range b.Segments {
+		s.prefixes = append(s.prefixes, c)
+		x, err := s.prefix(c, func(Extent) {})
+		if err != nil {
+			return nil, fmt.Errorf("prefix %d: %w", i, err)
+		}
+		c = x
+	}
+	if len(c.rest) > 0 {
+		return nil, bad("%d bytes follow the last prefix", len(c.rest))
+	}
+	return s, nil
+}
+
+// prefix reads the list of extents that c stands before, and says where it
+// ends.
+func (s *Set) prefix(c cursor, yield func(Extent)) (cursor, error) {
+	x, err := list(c, limits{first: 1, sources: s.bounds.Sources})
+	if err != nil {
+		return c, err
+	}
+	if x.left > MaxPrefixExtents {
+		return c, bad("%d extents are more than %d", x.left, MaxPrefixExtents)
+	}
+	for total := int64(0); x.left > 0; {
+		e, err := x.next()
+		if err != nil {
+			return c, err
+		}
+		if total += e.Length; total > MaxPrefix {
+			return c, bad("it is longer than %d bytes", MaxPrefix)
+		}
+		yield(e)
+	}
+	return x.cursor, nil
+}
+
+// Prefix gives the ranges that a segment is compressed behind, in their order;
+// none of them is of source 0.
+func (s *Set) Prefix(segment int) ([]Extent, error) {
+	var all []Extent
+	_, err := s.prefix(s.prefixes[segment], func(e Extent) { all = append(all, e) })
+	return all, err
+}
