@@ -285,7 +285,7 @@ func FuzzTar(f *testing.F) {
 	}
 	f.Add(fixtures.RawTar(fixtures.GNUSparse("s", 1<<20, "data", [2]int64{0, 4}), fixtures.GNULong('L', "n"), fixtures.PAX("5 a=b")), uint8(3))
 	f.Fuzz(func(t *testing.T, raw []byte, stretch uint8) {
-		if n := int(stretch) << 14; n > 0 && len(raw) > 0 { // past the size of chunks
+		if n := int(stretch) << 10; n > 0 && len(raw) > 0 { // past the size of chunks
 			raw = slices.Concat(raw, bytes.Repeat(raw[len(raw)-1:], n), raw)
 		}
 		split(t, raw)

@@ -1,0 +1,174 @@
+package dedupe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgpack/imgpack/internal/codec"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// Bounds of a tar that comes out of a compressed blob, as package layertar has
+// them: gzip makes a thousand bytes of one, and no more.
+const (
+	maxRatio  = 1000
+	ratioFree = 1 << 30 // is harmless whatever it came out of
+)
+
+// openLayerTar gives the tar of a layer of g, whatever its source holds the layer
+// as; io.EOF means that its diffID is proven. Progress is told of the layer's
+// blob, whose size it adds up to. What is wrong with the layer is a
+// *manifests.ContentError. The caller closes the reader.
+func openLayerTar(ctx context.Context, g *manifests.Graph, l manifests.Layer, p manifests.Progress) (io.ReadCloser, error) {
+	t := &tarReader{stopped: ctx.Err, layer: l}
+	in, err := plainTar(ctx, g, l)
+	if err == nil {
+		m := &meter{in: in, desc: l.Blob, left: l.Blob.Size, tell: p}
+		t.in, t.closers = m, []io.Closer{in}
+		return t, nil
+	}
+	if !errors.Is(err, manifests.ErrCompressed) {
+		return nil, t.blame(err)
+	}
+	if in, err = g.Fetch(ctx, l.Blob); err != nil {
+		return nil, t.blame(err)
+	}
+	m := &meter{in: in, desc: l.Blob, left: l.Blob.Size, tell: p}
+	content, err := codec.NewReader(m, codec.Format(l.Compression))
+	if err != nil {
+		return nil, errors.Join(t.blame(err), in.Close())
+	}
+	t.in, t.closers = content, []io.Closer{content, in}
+	if l.Compression != manifests.Uncompressed {
+		t.in = &boundedReader{in: content, left: min(max(ratioFree, maxRatio*l.Blob.Size), maxBlobSize), over: t.tooLarge}
+	}
+	t.hash = l.DiffID.Algorithm().Hash()
+	return t, nil
+}
+
+func plainTar(ctx context.Context, g *manifests.Graph, l manifests.Layer) (io.ReadCloser, error) {
+	opener := g.Opener(l)
+	if opener == nil {
+		return nil, manifests.ErrCompressed
+	}
+	return opener.OpenLayer(ctx, l)
+}
+
+// tarReader gives a layer's tar, and proves it unless in does.
+type tarReader struct {
+	stopped func() error
+	layer   manifests.Layer
+	in      io.Reader
+	closers []io.Closer
+	hash    hash.Hash // nil: in proves the diffID
+	err     error     // sticky
+}
+
+func (t *tarReader) Read(p []byte) (int, error) {
+	if t.err != nil {
+		return 0, t.err
+	}
+	if err := t.stopped(); err != nil {
+		return 0, err
+	}
+	n, err := t.in.Read(p)
+	if t.hash != nil {
+		t.hash.Write(p[:n])
+	}
+	switch {
+	case err == io.EOF:
+		t.err = t.finish()
+	case err != nil:
+		t.err = t.blame(err)
+	}
+	return n, t.err
+}
+
+func (t *tarReader) finish() error {
+	if t.hash == nil {
+		return io.EOF
+	}
+	if got := digest.NewDigest(t.layer.DiffID.Algorithm(), t.hash); got != t.layer.DiffID {
+		return manifests.Bad(manifests.KindDiffID, t.subject(), "its tar hashes to %s, its config says %s", got, t.layer.DiffID)
+	}
+	return io.EOF
+}
+
+func (t *tarReader) subject() string { return "layer " + string(t.layer.Blob.Digest) }
+
+func (t *tarReader) tooLarge() error {
+	return manifests.Bad(manifests.KindLimit, t.subject(), "its tar is more than %d times as large as its blob", maxRatio)
+}
+
+// blame says which layer an error is of, and makes a *manifests.ContentError of
+// what is the layer's own fault.
+func (t *tarReader) blame(err error) error {
+	var content *manifests.ContentError
+	var format *codec.FormatError
+	switch {
+	case errors.As(err, &content):
+		return err // names the blob
+	case errors.As(err, &format):
+		return &manifests.ContentError{Kind: formatKind(err), Subject: t.subject(), Err: err}
+	}
+	return fmt.Errorf("read %s: %w", t.subject(), err)
+}
+
+// formatKind tells a stream that is cut from one that is something else.
+func formatKind(err error) manifests.Kind {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return manifests.KindTruncated
+	}
+	return manifests.KindMalformed
+}
+
+func (t *tarReader) Close() error {
+	var errs []error
+	for _, c := range t.closers {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// meter tells of a blob as it is read, in whatever form: what it tells adds up
+// to the blob's size.
+type meter struct {
+	in   io.Reader
+	desc ocispec.Descriptor
+	left int64
+	tell manifests.Progress
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.in.Read(p)
+	told := min(int64(n), m.left)
+	if err == io.EOF {
+		told = m.left
+	}
+	if m.left -= told; told > 0 && m.tell != nil {
+		m.tell(m.desc, told)
+	}
+	return n, err
+}
+
+// boundedReader gives the error over makes in place of the first byte past a
+// bound.
+type boundedReader struct {
+	in   io.Reader
+	left int64
+	over func() error
+}
+
+func (b *boundedReader) Read(p []byte) (int, error) {
+	n, err := b.in.Read(p[:min(int64(len(p)), b.left+1)])
+	if b.left -= int64(n); b.left < 0 {
+		return n - 1, b.over()
+	}
+	return n, err
+}
