@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -13,7 +14,8 @@ import (
 // layoutTar is an OCI image layout in a tar.
 type layoutTar struct {
 	*container
-	roots []manifests.Root
+	roots   []manifests.Root
+	partial bool // leaves were left out: its reader is to have them
 }
 
 var _ Source = (*layoutTar)(nil)
@@ -34,7 +36,14 @@ func newLayoutTar(c *container) (*layoutTar, error) {
 	if err != nil {
 		return nil, within(c.in.name, err)
 	}
-	return &layoutTar{container: c, roots: roots}, nil
+	var notes struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	if err := manifests.DecodeJSON(index, "index.json", &notes); err != nil {
+		return nil, within(c.in.name, err)
+	}
+	_, partial := notes.Annotations[annotationOmitted]
+	return &layoutTar{container: c, roots: roots, partial: partial}, nil
 }
 
 // Format is FormatLayoutArchive.
@@ -53,7 +62,11 @@ func (l *layoutTar) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadClo
 	}
 	name := blobPath(d.Digest)
 	if !l.has(name) {
-		return nil, l.missing("blob " + string(d.Digest))
+		err := l.missing("blob " + string(d.Digest))
+		if l.partial {
+			err = fmt.Errorf("%w; this archive leaves out layers that were there before", err)
+		}
+		return nil, err
 	}
 	e, err := l.lookup(name)
 	if err != nil {
@@ -67,11 +80,15 @@ func (l *layoutTar) Close() error { return l.close() }
 // newHybrid reads a tar that is both a layout and a docker archive. The layout
 // has the exact digests. `docker save` of one platform leaves the index of all
 // of them behind: where a single one is there, that is taken. Where blobs of
-// the layout are absent altogether, docker's part is read.
+// the layout are absent altogether, docker's part is read. Layers that were left
+// out on purpose say nothing.
 func newHybrid(ctx context.Context, c *container) (Source, error) {
 	l, err := newLayoutTar(c)
 	if err != nil {
 		return nil, err
+	}
+	if l.partial {
+		return l, nil
 	}
 	for i, r := range l.roots {
 		present, whole, err := l.holds(ctx, r.Descriptor, 0)

@@ -172,7 +172,7 @@ func openInput(ctx context.Context, in *input, as manifests.Transport, o OpenOpt
 			return nil, err
 		}
 		if ok {
-			return otherSource{other, sync.OnceValue(in.close)}, nil
+			return otherSource{other, sync.OnceValue(func() error { return errors.Join(other.Close(), in.close()) })}, nil
 		}
 	}
 	c, err := newContainer(in)

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"errors"
 	"io"
 
 	"github.com/imgpack/imgpack/manifests"
@@ -49,10 +48,10 @@ type OpenOptions struct {
 	Other func(r io.ReaderAt, size int64, name string) (src Source, ok bool, err error)
 }
 
-// otherSource is what OpenOptions.Other opened, and the file it is in.
+// otherSource is what OpenOptions.Other opened. close closes it and its file.
 type otherSource struct {
 	Source
 	close func() error
 }
 
-func (s otherSource) Close() error { return errors.Join(s.Source.Close(), s.close()) }
+func (s otherSource) Close() error { return s.close() }

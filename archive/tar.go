@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strconv"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -51,6 +52,11 @@ func jobs(n int) int {
 	return runtime.GOMAXPROCS(0)
 }
 
+// annotationOmitted is how many blobs were left out of a tar, on its
+// index.json: without it, that a layer is absent would mean that the tar holds
+// some platforms of an index only.
+const annotationOmitted = "io.imgpack.omitted"
+
 // Tar is a tar of images that is laid out and not yet written: oci-layout,
 // index.json, manifest.json if it is for docker, then documents, then layers,
 // each once. The same graph gives the same bytes, whatever the options.
@@ -71,12 +77,16 @@ func PlanTar(g *manifests.Graph, o TarOptions) (*Tar, error) {
 	if err != nil {
 		return nil, err
 	}
-	index, err := manifests.FormatLayoutIndex(roots)
+	t := &Tar{graph: g}
+	t.blobs, t.omitted = divide(g, o.Omit)
+	var notes map[string]string
+	if len(t.omitted) > 0 {
+		notes = map[string]string{annotationOmitted: strconv.Itoa(len(t.omitted))}
+	}
+	index, err := manifests.FormatAnnotatedIndex(roots, notes)
 	if err != nil {
 		return nil, err
 	}
-	t := &Tar{graph: g}
-	t.blobs, t.omitted = divide(g, o.Omit)
 	t.front = append(t.front, tarball.Bytes("oci-layout", []byte(manifests.LayoutMarker)), tarball.Bytes("index.json", index))
 	if o.Kind != OCI {
 		m, err := dockerManifest(g, roots)
