@@ -79,6 +79,19 @@ func NewBase(ctx context.Context, g *manifests.Graph, o BaseOptions) (*Base, err
 // ID is what people call the base.
 func (b *Base) ID() BaseID { return b.id }
 
+// WithID is the base under another name.
+func (b *Base) WithID(id BaseID) *Base {
+	named := *b
+	named.id = cleanID(id)
+	return &named
+}
+
+// cleanID is an ID as it is printed and stored.
+func cleanID(id BaseID) BaseID {
+	id.Name, id.Date = quote.Clean(id.Name), id.Date.UTC().Truncate(time.Second)
+	return id
+}
+
 // Has reports whether the base holds the blob, a leaf of its images.
 func (b *Base) Has(d digest.Digest) bool { return b.blobIn[d] }
 
@@ -146,8 +159,7 @@ func newBaseBuilder(id BaseID, g *manifests.Graph) *baseBuilder {
 }
 
 func emptyBase(id BaseID) *baseBuilder {
-	id.Name, id.Date = quote.Clean(id.Name), id.Date.UTC().Truncate(time.Second)
-	return &baseBuilder{&Base{id: id, blobIn: map[digest.Digest]bool{}, layerIn: map[digest.Digest]int{}}}
+	return &baseBuilder{&Base{id: cleanID(id), blobIn: map[digest.Digest]bool{}, layerIn: map[digest.Digest]int{}}}
 }
 
 func (bb *baseBuilder) addBlob(e tarEntry) {
