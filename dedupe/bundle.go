@@ -28,6 +28,7 @@ type Bundle struct {
 	catalog  *catalog
 	recipes  stored
 	segments []stored // as many as catalog.Segments
+	contents *contents
 }
 
 type section struct{ offset, size int64 }

@@ -1,0 +1,352 @@
+package dedupe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sort"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/imgpack/imgpack/dedupe/internal/recipe"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// contents gives the open layers of a bundle back. Everything is unpacked when
+// it is first needed, once, into the spool. It is safe for concurrent use.
+type contents struct {
+	file   io.ReaderAt
+	name   string // of the bundle, for messages; safe to print
+	tars   []tarEntry
+	needs  *Needs
+	needed map[digest.Digest]int64 // sizes of needs.Blobs
+	jobs   int
+
+	spool    spool
+	tasks    taskGroup
+	memory   *semaphore.Weighted // see decodeMemory
+	passes   *semaphore.Weighted // over base layers, jobs at a time
+	buffers  sync.Pool           // of *[]byte
+	segments []segmentFile
+	supply   supply
+
+	recipes task // sets what follows
+	set     *recipe.Set
+	bases   []baseLayer // as many as needs.Layers
+}
+
+func newContents(b *Bundle, o OpenOptions) *contents {
+	c := &contents{file: b.r, name: b.name, tars: b.catalog.Tars, needs: b.catalog.Needs, needed: map[digest.Digest]int64{}, jobs: o.Jobs}
+	if c.jobs <= 0 {
+		c.jobs = runtime.GOMAXPROCS(0)
+	}
+	c.spool.dir, c.spool.name = o.SpoolDir, b.name
+	c.memory = semaphore.NewWeighted(decodeMemory)
+	if c.needs != nil {
+		for _, d := range c.needs.Blobs {
+			c.needed[d.Digest] = d.Size
+		}
+	}
+	c.passes = semaphore.NewWeighted(int64(c.jobs))
+	c.segments = make([]segmentFile, len(b.segments))
+	var at int64
+	for i := range c.segments {
+		s := &c.segments[i]
+		s.index, s.blob = i, b.segments[i]
+		s.start, s.end = at, at+b.catalog.Segments[i]
+		s.group, s.do = &c.tasks, func(ctx context.Context) error { return c.spoolSegment(ctx, s) }
+		at = s.end
+	}
+	c.spool.need.Store(at)
+	recipes := b.recipes
+	c.recipes = task{group: &c.tasks, do: func(ctx context.Context) error { return c.parse(ctx, recipes) }}
+	return c
+}
+
+// Close ends all work and frees the spool.
+func (c *contents) Close() error {
+	c.tasks.close()
+	return c.spool.close()
+}
+
+// maxRecipesBlob bounds the recipes as they are stored, in bytes: as large as
+// unpacked, and some for what zstd adds to what it cannot compress.
+const maxRecipesBlob = recipe.MaxUnpacked + recipe.MaxUnpacked/256
+
+// parse reads the recipes, and finds out what they want of base layers.
+func (c *contents) parse(ctx context.Context, blob stored) error {
+	raw, err := c.readStored(blob, maxRecipesBlob)
+	if err != nil {
+		return err
+	}
+	defer c.buffers.Put(raw)
+	bounds := recipe.Bounds{Tars: make([]int64, len(c.tars)), Segments: make([]int64, len(c.segments))}
+	for i, t := range c.tars {
+		bounds.Tars[i] = t.Size
+	}
+	for i := range c.segments {
+		bounds.Segments[i] = c.segments[i].length()
+	}
+	if c.needs != nil {
+		bounds.Sources = len(c.needs.Layers)
+	}
+	if c.set, err = recipe.Parse(*raw, bounds); err != nil {
+		return &manifests.ContentError{Kind: manifests.KindMalformed, Subject: c.member(blob), Err: err}
+	}
+	return c.placeBases(ctx)
+}
+
+// walk calls visit for the ranges a tar is made of, in its order.
+func (c *contents) walk(ctx context.Context, tar int, visit func(recipe.Extent) error) error {
+	w := c.set.Walk(tar)
+	for n := 0; ; n++ {
+		if n%4096 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		e, err := w.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return c.badRecipe(tar, err)
+		}
+		if err := visit(e); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *contents) badRecipe(tar int, err error) error {
+	return &manifests.ContentError{Kind: manifests.KindMalformed, Subject: fmt.Sprintf("%s: recipe of %s", c.name, c.tars[tar].Digest), Err: err}
+}
+
+// locate takes as much off the front of e as lies in one piece of the spool.
+func (c *contents) locate(e *recipe.Extent) piece {
+	var x piece
+	if e.Source == 0 {
+		s := &c.segments[c.segmentAt(e.Offset)]
+		x = piece{&s.part, e.Offset, min(e.Length, s.end-e.Offset)}
+	} else {
+		x = c.bases[e.Source-1].locate(e.Offset, e.Length)
+	}
+	e.Offset += x.length
+	e.Length -= x.length
+	return x
+}
+
+// segmentAt is the index of the segment that holds an offset of the contents.
+func (c *contents) segmentAt(offset int64) int {
+	return sort.Search(len(c.segments), func(i int) bool { return c.segments[i].end > offset })
+}
+
+// openTar gives the i-th open layer: the uncompressed tar. EOF proves that it
+// is what the catalog says. The caller closes it.
+func (c *contents) openTar(ctx context.Context, i int) (io.ReadCloser, error) {
+	if err := c.recipes.wait(ctx); err != nil {
+		return nil, err
+	}
+	order, err := c.order(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := &restoredTar{
+		c: c, order: order, close: cancel,
+		next: c.pieces(i),
+		wait: func(p *part) error { return p.wait(ctx) },
+	}
+	return manifests.VerifyReader(r, ocispec.Descriptor{Digest: c.tars[i].Digest, Size: c.tars[i].Size}), nil
+}
+
+// order proves a tar's recipe and returns the parts of the spool that it takes
+// something from, in the order in which it first does. A base layer that is not
+// there is a *MissingBaseError.
+func (c *contents) order(ctx context.Context, tar int) ([]*part, error) {
+	var order []*part
+	seen := map[*part]bool{}
+	var last *part
+	err := c.walk(ctx, tar, func(e recipe.Extent) error {
+		for e.Length > 0 {
+			p := c.locate(&e).part
+			if p == last || seen[p] {
+				last = p
+				continue
+			}
+			if !c.present(p) {
+				return c.missing()
+			}
+			last, seen[p] = p, true
+			order = append(order, p)
+		}
+		return nil
+	})
+	return order, err
+}
+
+// pieces gives a tar as pieces of the spool, one after another.
+func (c *contents) pieces(tar int) func() (piece, error) {
+	w := c.set.Walk(tar)
+	var e recipe.Extent
+	return func() (piece, error) {
+		if e.Length == 0 {
+			var err error
+			if e, err = w.Next(); err == io.EOF {
+				return piece{}, err
+			} else if err != nil {
+				return piece{}, c.badRecipe(tar, err)
+			}
+		}
+		return c.locate(&e), nil
+	}
+}
+
+// readAhead is how many parts that a reader has not come to are unpacked
+// beside it.
+const readAhead = 2
+
+// restoredTar puts a tar together.
+type restoredTar struct {
+	c     *contents
+	next  func() (piece, error)
+	wait  func(*part) error
+	close context.CancelFunc
+
+	order   []*part // in which parts are met first
+	entered int     // how many of them have been
+	begun   int     // how many are being unpacked, or have been
+
+	now     piece
+	last    *part // that is known to be there
+	windows [4]window
+	clock   int
+	err     error // sticky
+}
+
+// Read fills p unless the tar ends.
+func (r *restoredTar) Read(p []byte) (n int, err error) {
+	for n < len(p) && r.err == nil {
+		if r.now.length == 0 {
+			if r.now, r.err = r.next(); r.err == nil {
+				r.err = r.enter(r.now.part)
+			}
+			continue
+		}
+		var k int
+		k, r.err = r.copy(p[n:])
+		n += k
+	}
+	if n > 0 {
+		return n, nil
+	}
+	return 0, r.err
+}
+
+// Close ends what is being unpacked for this reader alone.
+func (r *restoredTar) Close() error {
+	r.close()
+	if r.err == nil {
+		r.err = errReaderClosed
+	}
+	return nil
+}
+
+var errReaderClosed = errors.New("read of a closed layer")
+
+// enter waits for a part, and begins those that will be met next.
+func (r *restoredTar) enter(p *part) error {
+	if p == r.last {
+		return nil
+	}
+	if r.entered < len(r.order) && p == r.order[r.entered] {
+		r.entered++
+		r.begun = max(r.begun, r.entered)
+		for ; r.begun < min(r.entered+readAhead, len(r.order)); r.begun++ {
+			if ahead := r.order[r.begun]; !ahead.ready.Load() {
+				go r.wait(ahead)
+			}
+		}
+	}
+	r.last = p
+	return r.wait(p)
+}
+
+// A window is a piece of the spool in memory: small ranges lie close together
+// in it, heads among heads and bodies among bodies.
+type window struct {
+	buf  []byte
+	at   int64 // in the spool
+	used int   // when, on the reader's clock
+}
+
+// Memory of a reader is four windows. They begin small, for ranges that are
+// scattered, and double while what is wanted lies just behind them.
+const (
+	minWindow = 16 << 10
+	maxWindow = 256 << 10
+	// direct is the length from which a range is read without a window.
+	direct = 16 << 10
+)
+
+// copy reads from the piece at hand.
+func (r *restoredTar) copy(p []byte) (int, error) {
+	p = p[:min(int64(len(p)), r.now.length)]
+	w := r.holding(r.now.at)
+	switch {
+	case w != nil:
+		p = p[:copy(p, w.buf[r.now.at-w.at:])]
+	case len(p) >= direct:
+		if err := r.c.spool.read(p, r.now.at); err != nil {
+			return 0, err
+		}
+	default:
+		return 0, r.load()
+	}
+	r.now.at += int64(len(p))
+	r.now.length -= int64(len(p))
+	return len(p), nil
+}
+
+// holding returns the window that holds the byte at an offset.
+func (r *restoredTar) holding(at int64) *window {
+	for i := range r.windows {
+		if w := &r.windows[i]; at >= w.at && at < w.at+int64(len(w.buf)) {
+			r.clock++
+			w.used = r.clock
+			return w
+		}
+	}
+	return nil
+}
+
+// load fills a window from where the piece at hand begins. It goes no further
+// than its part, beyond which nothing need be there yet.
+func (r *restoredTar) load() error {
+	w := &r.windows[0]
+	size := minWindow
+	for i := range r.windows {
+		x := &r.windows[i]
+		if end := x.at + int64(len(x.buf)); len(x.buf) > 0 && r.now.at >= end && r.now.at-end <= int64(len(x.buf)) {
+			w, size = x, min(2*len(x.buf), maxWindow)
+			break
+		}
+		if x.used < w.used {
+			w = x
+		}
+	}
+	size = int(min(int64(size), r.now.part.end-r.now.at))
+	if cap(w.buf) < size {
+		w.buf = make([]byte, size)
+	}
+	r.clock++
+	w.buf, w.at, w.used = w.buf[:size], r.now.at, r.clock
+	if err := r.c.spool.read(w.buf, w.at); err != nil {
+		w.buf = w.buf[:0]
+		return err
+	}
+	return nil
+}
