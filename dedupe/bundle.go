@@ -2,8 +2,10 @@ package dedupe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +28,7 @@ type Bundle struct {
 
 	// In chunk mode; nil in layer mode.
 	catalog  *catalog
+	tars     map[digest.Digest]int // where in catalog.Tars
 	recipes  stored
 	segments []stored // as many as catalog.Segments
 	contents *contents
@@ -118,13 +121,16 @@ func OpenReaderAt(r io.ReaderAt, size int64, name string, o OpenOptions) (*Bundl
 	if err != nil {
 		return nil, err
 	}
+	if b.catalog != nil {
+		b.contents = newContents(b, o)
+	}
 	return b, nil
 }
 
 // Info describes the bundle.
 func (b *Bundle) Info() Info {
 	info := b.info
-	info.Features = slices.Clone(info.Features)
+	info.Features, info.Bases = slices.Clone(info.Features), slices.Clone(info.Bases)
 	return info
 }
 
@@ -133,32 +139,71 @@ func (b *Bundle) Roots(context.Context) ([]manifests.Root, error) {
 	return slices.Clone(b.roots), nil
 }
 
-// Blobs returns the digests of all blobs in the bundle, sorted. Whatever a
-// graph of Roots does not reach has no business there.
+// Blobs returns the digests of all blobs the bundle can give, sorted: those
+// stored in it, the layers it puts together, and those it was supplied with.
+// Whatever a graph of Roots does not reach has no business there.
 func (b *Bundle) Blobs() []digest.Digest {
-	all := make([]digest.Digest, 0, len(b.blobs))
-	for d := range b.blobs {
-		all = append(all, d)
+	all := slices.AppendSeq(make([]digest.Digest, 0, len(b.blobs)+len(b.tars)), maps.Keys(b.blobs))
+	all = slices.AppendSeq(all, maps.Keys(b.tars))
+	if b.contents != nil {
+		all = append(all, b.contents.suppliedBlobs()...)
 	}
 	slices.Sort(all)
 	return all
 }
 
-// Fetch gives a blob of the bundle. See manifests.Fetcher. A blob that is not
-// of the descriptor's size is refused at once.
+// Fetch gives a blob of the bundle, whichever way it is stored, or one that the
+// bundle leans on and was supplied with. See manifests.Fetcher. A blob that is
+// not of the descriptor's size is refused at once; what a delta leans on and
+// was not supplied with is a *MissingBaseError.
 func (b *Bundle) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	if err := manifests.CheckDescriptor(d); err != nil {
 		return nil, err
 	}
-	s, ok := b.blobs[d.Digest]
-	if !ok {
-		return nil, &manifests.NotFoundError{Subject: "blob " + string(d.Digest), In: b.name}
+	if s, ok := b.blobs[d.Digest]; ok {
+		if err := fits(d, s.size); err != nil {
+			return nil, err
+		}
+		in := &reader{stopped: ctx.Err, r: io.NewSectionReader(b.r, s.offset, s.size)}
+		return manifests.VerifyReader(in, d), nil
 	}
-	if s.size != d.Size {
-		return nil, manifests.Bad(manifests.KindSize, "blob "+string(d.Digest), "%d bytes are stored, its descriptor says %d", s.size, d.Size)
+	if i, ok := b.tars[d.Digest]; ok {
+		if err := fits(d, b.catalog.Tars[i].Size); err != nil {
+			return nil, err
+		}
+		return b.contents.openTar(ctx, i)
 	}
-	in := &reader{stopped: ctx.Err, r: io.NewSectionReader(b.r, s.offset, s.size)}
-	return manifests.VerifyReader(in, d), nil
+	if b.contents != nil {
+		if r, ok, err := b.contents.fetchNeeded(ctx, d); ok {
+			return r, err
+		}
+	}
+	return nil, &manifests.NotFoundError{Subject: "blob " + string(d.Digest), In: b.name}
+}
+
+func fits(d ocispec.Descriptor, size int64) error {
+	if size != d.Size {
+		return manifests.Bad(manifests.KindSize, "blob "+string(d.Digest), "%d bytes are stored, its descriptor says %d", size, d.Size)
+	}
+	return nil
+}
+
+// OpenLayer gives the tar of a layer that the bundle puts together, stores as a
+// tar, or was supplied with by who need not decompress it. See
+// manifests.LayerOpener.
+func (b *Bundle) OpenLayer(ctx context.Context, layer manifests.Layer) (io.ReadCloser, error) {
+	if i, ok := b.tars[layer.DiffID]; ok {
+		return b.contents.openTar(ctx, i)
+	}
+	if s, ok := b.blobs[layer.DiffID]; ok {
+		return b.Fetch(ctx, ocispec.Descriptor{Digest: layer.DiffID, Size: s.size})
+	}
+	if b.contents != nil {
+		if r, ok, err := b.contents.openNeeded(ctx, layer); ok {
+			return r, err
+		}
+	}
+	return nil, manifests.ErrCompressed
 }
 
 // reader reads a blob's bytes until the work is cancelled.
@@ -176,13 +221,20 @@ func (r *reader) Read(p []byte) (int, error) {
 
 func (r *reader) Close() error { return nil }
 
-// Close closes the file if Open opened it. Readers from Fetch must not be used
-// after it.
+// Close ends what is being unpacked, and closes the file if Open opened it.
+// Readers from Fetch must not be used after it.
 func (b *Bundle) Close() error {
-	if b.close == nil {
-		return nil
+	var err error
+	if b.contents != nil {
+		err = b.contents.Close()
 	}
-	return b.close()
+	if b.close != nil {
+		err = errors.Join(err, b.close())
+	}
+	return err
 }
 
-var _ manifests.Fetcher = (*Bundle)(nil)
+var (
+	_ manifests.Fetcher     = (*Bundle)(nil)
+	_ manifests.LayerOpener = (*Bundle)(nil)
+)

@@ -145,7 +145,7 @@ func (p catalogParser) images(raw []byte) ([]manifests.Root, error) {
 	if len(x.Annotations) > 0 {
 		return nil, p.bad(manifests.KindMalformed, "its images have annotations as a whole")
 	}
-	if err := refuseReserved(x.Manifests, p.name); err != nil {
+	if err := refuseReserved(x.Manifests, ModeLayer, p.name); err != nil {
 		return nil, err
 	}
 	return parseRoots(raw, p.name)

@@ -108,6 +108,8 @@ func TestContainerRules(t *testing.T) {
 		"index.json is an image":   {malformed, func(f *file) { f.index = append(bytes.TrimSuffix(f.json(), []byte("}")), `,"layers":[]}`...) }},
 		"index.json too large":     {limit, func(f *file) { f.index = append(f.json(), bytes.Repeat([]byte(" "), 4<<20)...) }},
 		"features out of order":    {malformed, func(f *file) { f.set = map[string]string{"features": "b,a"} }},
+		"mode of another place":    {malformed, func(f *file) { f.set = map[string]string{"mode": "chunk"} }},
+		"no index.json":            {malformed, func(f *file) { f.order = []string{"README.imgpack.txt", "oci-layout"} }},
 		"empty feature":            {malformed, func(f *file) { f.set = map[string]string{"features": ","} }},
 		"long feature":             {malformed, func(f *file) { f.set = map[string]string{"features": strings.Repeat("a", 33)} }},
 	} {
@@ -120,11 +122,10 @@ func TestContainerRules(t *testing.T) {
 func TestWhatIsNewerIsUnsupportedNotDamaged(t *testing.T) {
 	for what, edit := range map[string]func(*file){
 		"version":          func(f *file) { f.set = map[string]string{"version": "2"} },
-		"mode":             func(f *file) { f.set = map[string]string{"mode": "chunk"} },
+		"mode":             func(f *file) { f.set = map[string]string{"mode": "volume"} },
 		"no mode":          func(f *file) { f.set = map[string]string{"mode": ""} },
 		"feature":          func(f *file) { f.set = map[string]string{"features": "delta"} },
 		"several features": func(f *file) { f.set = map[string]string{"features": "another,delta"} },
-		"index last":       func(f *file) { f.order = []string{"README.imgpack.txt", "oci-layout"} },
 		"chunk manifest":   func(f *file) { f.roots[0].ArtifactType = "application/vnd.imgpack.bundle.chunk.v1" },
 		// A later version may promise anything else of its file.
 		"version, other promises": func(f *file) {

@@ -129,9 +129,6 @@ const (
 	endSize   = 2 * blockSize
 )
 
-// knownFeatures are the mandatory features this package can read: none yet.
-var knownFeatures = map[string]bool{}
-
 // memberName is where a blob lies. The digest must have been checked.
 func memberName(d digest.Digest) string {
 	return "blobs/" + string(d.Algorithm()) + "/" + d.Encoded()

@@ -1,0 +1,179 @@
+package dedupe
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imgpack/imgpack/internal/quote"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// promise is what index.json says of the rest of the file.
+type promise struct {
+	mode                   Mode
+	features               []string
+	blobs                  int64
+	tail                   int64 // layer mode: bytes behind index.json
+	head                   int64 // chunk mode: bytes before index.json
+	members, readme, index digest.Digest
+	manifests              []ocispec.Descriptor
+}
+
+// index reads index.json of layer mode, which lists the roots.
+func (s *scanner) index(raw []byte) (promise, []manifests.Root, error) {
+	p, err := s.promise(raw, ModeLayer)
+	if err != nil {
+		return p, nil, err
+	}
+	roots, err := parseRoots(raw, s.name)
+	return p, roots, err
+}
+
+// promise reads index.json of the mode that its place tells.
+func (s *scanner) promise(raw []byte, mode Mode) (promise, error) {
+	p := promise{mode: mode}
+	x, err := parseRootIndex(raw, s.name)
+	if err != nil {
+		return p, err
+	}
+	if p.features, err = s.known(x, mode); err != nil {
+		return p, err
+	}
+	p.manifests = x.Manifests
+	a := fields{s: s, annotations: x.Annotations}
+	if mode == ModeLayer {
+		p.blobs, p.tail = a.number(annotationBlobs, maxBlobs), a.number(annotationTail, 1<<62)
+	} else {
+		p.blobs, p.head = a.number(annotationBlobs, maxChunkBlobs), a.number(annotationHead, 1<<62)
+		a.absent(annotationTail)
+	}
+	p.members, p.readme, p.index = a.digest(annotationMembers), a.digest(annotationReadme), a.digest(annotationIndex)
+	return p, a.err
+}
+
+// parseRootIndex reads the index that lists the roots: index.json, or that of
+// a catalog. name stands before messages.
+func parseRootIndex(raw []byte, name string) (ocispec.Index, error) {
+	x, err := manifests.ParseIndex(raw, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: indexName})
+	if err != nil {
+		return x, fmt.Errorf("%s: %w", name, err)
+	}
+	if x.MediaType != ocispec.MediaTypeImageIndex {
+		return x, manifests.Bad(manifests.KindMalformed, name, "its list of images does not give its media type")
+	}
+	return x, nil
+}
+
+// parseRoots reads the roots out of it.
+func parseRoots(raw []byte, name string) ([]manifests.Root, error) {
+	roots, err := manifests.ParseLayoutIndex(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(roots) == 0 {
+		return nil, manifests.Bad(manifests.KindMalformed, name, "it lists no image")
+	}
+	named := map[manifests.Name]bool{}
+	for _, r := range roots {
+		if named[r.Name] && !r.Name.IsZero() {
+			return nil, manifests.Bad(manifests.KindMalformed, name, "it gives the name %s twice", quote.Clean(r.Name.String()))
+		}
+		named[r.Name] = true
+	}
+	return roots, nil
+}
+
+// refuseReserved refuses what is listed as something of a newer imgpack. In
+// chunk mode index.json lists what is of this one.
+func refuseReserved(listed []ocispec.Descriptor, mode Mode, name string) error {
+	for _, d := range listed {
+		if mode == ModeChunk && d.ArtifactType == chunkArtifact {
+			continue
+		}
+		if strings.HasPrefix(d.ArtifactType, reservedTypes) || strings.HasPrefix(d.MediaType, reservedTypes) {
+			return unknown(name, "content type", d.ArtifactType+" "+d.MediaType)
+		}
+	}
+	return nil
+}
+
+// unknown is the error for what another version of the program wrote.
+func unknown(name, what, got string) error {
+	return &manifests.UnsupportedError{Subject: name, Reason: "the bundle's " + what + " " + quote.Text(got) + " is not known to this version of imgpack"}
+}
+
+var featurePattern = regexp.MustCompile(`^[a-z0-9-]+$`)
+
+// known refuses what another version of the program wrote, before anything
+// that could look like damage.
+func (s *scanner) known(x ocispec.Index, place Mode) (features []string, err error) {
+	version, ok := x.Annotations[annotationVersion]
+	if !ok {
+		return nil, s.bad(manifests.KindMalformed, "index.json has no annotation %s", annotationVersion)
+	}
+	if version != strconv.Itoa(formatVersion) {
+		return nil, unknown(s.name, "format version", version)
+	}
+	mode := Mode(x.Annotations[annotationMode])
+	if mode != ModeLayer && mode != ModeChunk {
+		return nil, unknown(s.name, "mode", string(mode))
+	}
+	if list, ok := x.Annotations[annotationFeatures]; ok {
+		features = strings.Split(list, ",")
+	}
+	if len(features) > maxFeatures || !slices.IsSorted(features) || len(slices.Compact(slices.Clone(features))) != len(features) {
+		return nil, s.bad(manifests.KindMalformed, "index.json's list of features is too long or out of order")
+	}
+	for _, f := range features {
+		if len(f) > maxFeatureName || !featurePattern.MatchString(f) {
+			return nil, s.bad(manifests.KindMalformed, "index.json names the feature %s", quote.Text(f))
+		}
+		if mode != ModeChunk || f != featureDelta {
+			return nil, unknown(s.name, "feature", f)
+		}
+	}
+	if mode != place {
+		return nil, s.bad(manifests.KindMalformed, "index.json says mode %s, and stands where that of mode %s does", mode, place)
+	}
+	return features, refuseReserved(x.Manifests, place, s.name)
+}
+
+// fields reads annotations in their one spelling; the first error stays.
+type fields struct {
+	s           *scanner
+	annotations map[string]string
+	err         error
+}
+
+func (f *fields) number(key string, limit int64) int64 {
+	text := f.annotations[key]
+	n, err := strconv.ParseInt(text, 10, 64)
+	switch {
+	case f.err != nil:
+	case err != nil || n < 0 || strconv.FormatInt(n, 10) != text:
+		f.err = f.s.bad(manifests.KindMalformed, "annotation %s of index.json is %s, not a number", key, quote.Text(text))
+	case n > limit:
+		f.err = f.s.bad(manifests.KindLimit, "annotation %s of index.json is %d, more than %d", key, n, limit)
+	}
+	return n
+}
+
+func (f *fields) digest(key string) digest.Digest {
+	d := digest.Digest(f.annotations[key])
+	if f.err == nil && (manifests.CheckDigest(d) != nil || d.Algorithm() != digest.SHA256) {
+		f.err = f.s.bad(manifests.KindMalformed, "annotation %s of index.json is %s, not a sha256 digest", key, quote.Text(string(d)))
+	}
+	return d
+}
+
+func (f *fields) absent(key string) {
+	if _, ok := f.annotations[key]; ok && f.err == nil {
+		f.err = f.s.bad(manifests.KindMalformed, "index.json has the annotation %s, which its mode does not", key)
+	}
+}
