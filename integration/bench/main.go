@@ -2,9 +2,10 @@
 // of real images, and prints medians and ratios as a Markdown table.
 //
 // It needs Linux, the peers of integration/install-peers.sh and an OCI layout
-// (-corpus DIR); without one it stands on the images of fixtures/demo. It
-// starts docker-registry on loopback, fills it from the corpus, and removes
-// all it made.
+// (-corpus DIR); without one it stands on the images of fixtures/demo. With
+// -archives DIR it measures what chunk mode is for instead: how small many
+// images, a release series and a delta become, and what that costs. It starts
+// docker-registry on loopback, fills it, and removes all it made.
 package main
 
 import (
@@ -28,6 +29,9 @@ func run() error {
 	corpus := flag.String("corpus", "", "OCI layout `directory` with real images")
 	rounds := flag.Int("rounds", 3, "measured `runs` of each command, in turn")
 	only := flag.String("only", ".", "measure only operations matching this `regexp`")
+	archives := flag.String("archives", "", "`directory` with docker archives, NAME.tar: measure sizes")
+	series := flag.String("series", `^api-v[0-9]+$`, "archives matching this `regexp`, sorted by name, are versions of one image")
+	slow := flag.Bool("slow", false, "let zstd -19 --long=31 run too, which takes an hour for each 10 GB")
 	scratch := flag.String("scratch", ".", "`directory` for outputs; its disk is measured too")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
@@ -44,14 +48,53 @@ func run() error {
 	}
 	b := &bench{dir: dir, rounds: *rounds, only: pattern}
 	defer b.stop()
-	if err := b.prepare(*corpus); err != nil {
+	if err := b.prepare(); err != nil {
 		return err
 	}
-	fmt.Printf("%s, %d CPUs, %s/%s, %d images, %d rounds\n\n", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, len(b.images), b.rounds)
+	if *archives != "" {
+		return b.runSizes(*archives, *series, *slow)
+	}
+	return b.runTimes(*corpus)
+}
+
+// runTimes measures on the corpus, in rounds.
+func (b *bench) runTimes(corpus string) error {
+	if err := b.fill(corpus); err != nil {
+		return err
+	}
+	fmt.Printf("%s, %d images, %d rounds\n\n", where(), len(b.images), b.rounds)
 	fmt.Println("| operation | tool | wall s (min–max) | CPU s | peak MiB | bytes out | wall ÷ imgpack |")
 	fmt.Println("|---|---|---:|---:|---:|---:|---:|")
-	for _, op := range b.operations() {
-		if pattern.MatchString(op.name) {
+	return b.all(b.operations())
+}
+
+// runSizes measures on docker archives, in one round.
+func (b *bench) runSizes(archives, series string, slow bool) error {
+	pattern, err := regexp.Compile(series)
+	if err != nil {
+		return err
+	}
+	ops, err := b.sizes(archives, pattern, slow)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s, docker archives, one round\n\n", where())
+	for _, op := range ops {
+		fmt.Printf("%s: %d bytes of distinct layers, uncompressed\n\n", op.name, op.input)
+	}
+	fmt.Println("| operation | tool | bytes out | ÷ imgpack | CPU s | MB of layers per CPU s | wall s | peak MiB |")
+	fmt.Println("|---|---|---:|---:|---:|---:|---:|---:|")
+	return b.all(ops)
+}
+
+func where() string {
+	return fmt.Sprintf("%s, %d CPUs, %s/%s", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
+}
+
+// all measures the operations that were asked for.
+func (b *bench) all(ops []operation) error {
+	for _, op := range ops {
+		if b.only.MatchString(op.name) {
 			if err := b.measure(op); err != nil {
 				return fmt.Errorf("%s: %w", op.name, err)
 			}

@@ -25,6 +25,9 @@ type contender struct {
 type operation struct {
 	name       string
 	contenders []contender // ours first
+	env        []string
+	input      int64 // bytes that all contenders are given, if the table is to tell of them
+	once       bool  // takes long: one round, and none to warm up
 }
 
 type sample struct {
@@ -37,56 +40,77 @@ type sample struct {
 func (b *bench) measure(op operation) error {
 	samples := make([][]sample, len(op.contenders))
 	failed := make([]error, len(op.contenders))
-	for round := range b.rounds + 1 { // the first warms the page cache and is not counted
+	warm := 1 // rounds that warm the page cache and are not counted
+	rounds := b.rounds
+	if op.once {
+		warm, rounds = 0, 1
+	}
+	for round := range warm + rounds {
 		for k := range op.contenders {
 			i := (k + round) % len(op.contenders) // nobody is always first
 			c := op.contenders[i]
 			if _, err := exec.LookPath(c.needs); err != nil {
 				continue
 			}
-			s, err := b.once(c)
+			s, err := b.once(c, op.env)
 			if err != nil && i == 0 {
 				return fmt.Errorf("%s: %w", c.tool, err)
 			} else if err != nil {
 				failed[i] = err
 				continue
 			}
-			if round > 0 {
+			if round >= warm {
 				samples[i] = append(samples[i], s)
 			}
 		}
 	}
-	ours := median(samples[0], wall)
 	for i, c := range op.contenders {
 		s := samples[i]
-		if len(s) == 0 || failed[i] != nil {
-			why := "absent"
-			if failed[i] != nil {
-				why = "failed: " + failed[i].Error()
-			}
-			fmt.Printf("| %s | %s | %s | | | | |\n", op.name, c.tool, why)
-			continue
+		switch {
+		case failed[i] != nil:
+			fmt.Printf("| %s | %s | failed: %v |\n", op.name, c.tool, failed[i])
+		case len(s) == 0:
+			fmt.Printf("| %s | %s | absent |\n", op.name, c.tool)
+		case op.input > 0:
+			printSizes(op, c, s[0], samples[0][0])
+		default:
+			printTimes(op, c, s, samples[0])
 		}
-		walls := sorted(s, wall)
-		fmt.Printf("| %s | %s | %.2f (%.2f–%.2f) | %.2f | %d | %d | %.2f |\n", op.name, c.tool,
-			median(s, wall), walls[0], walls[len(walls)-1], median(s, cpu), slices.MaxFunc(s, func(a, b sample) int { return int(a.peak - b.peak) }).peak/1024, s[0].out, median(s, wall)/ours)
 	}
 	return nil
 }
 
-// once runs a contender: reset, sync, then the command under the clock.
-func (b *bench) once(c contender) (sample, error) {
+func printTimes(op operation, c contender, s, ours []sample) {
+	walls := sorted(s, wall)
+	peak := slices.MaxFunc(s, func(a, b sample) int { return int(a.peak - b.peak) }).peak
+	fmt.Printf("| %s | %s | %.2f (%.2f–%.2f) | %.2f | %d | %d | %.2f |\n", op.name, c.tool,
+		median(s, wall), walls[0], walls[len(walls)-1], median(s, cpu), peak/1024, s[0].out, median(s, wall)/median(ours, wall))
+}
+
+func printSizes(op operation, c contender, s, ours sample) {
+	ratio := "" // nothing was written that could be compared
+	if s.out > 0 && ours.out > 0 {
+		ratio = fmt.Sprintf("%.2f", float64(s.out)/float64(ours.out))
+	}
+	fmt.Printf("| %s | %s | %d | %s | %.1f | %.0f | %.1f | %d |\n", op.name, c.tool,
+		s.out, ratio, s.cpu.Seconds(), float64(op.input)/1e6/s.cpu.Seconds(), s.wall.Seconds(), s.peak/1024)
+}
+
+// once runs a contender: reset, sync, then the command under the clock. What
+// reset left at $OUT does not count as output.
+func (b *bench) once(c contender, env []string) (sample, error) {
 	out := filepath.Join(b.dir, "out")
 	if err := os.RemoveAll(out); err != nil {
 		return sample{}, err
 	}
 	if c.reset != "" {
-		if text, err := b.shell(c.reset, out).CombinedOutput(); err != nil {
+		if text, err := b.shell(c.reset, out, env).CombinedOutput(); err != nil {
 			return sample{}, fmt.Errorf("reset: %w: %s", err, tail(text))
 		}
 	}
+	before := size(out)
 	syscall.Sync()
-	cmd := b.shell(c.run, out)
+	cmd := b.shell(c.run, out, env)
 	var log strings.Builder
 	cmd.Stderr = &log
 	began := time.Now()
@@ -99,15 +123,17 @@ func (b *bench) once(c contender) (sample, error) {
 		return sample{}, err
 	}
 	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	s := sample{wall: took, cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), peak: usage.Maxrss, out: size(out)}
+	s := sample{wall: took, cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), peak: usage.Maxrss, out: size(out) - before}
 	return s, os.RemoveAll(out)
 }
 
-func (b *bench) shell(script, out string) *exec.Cmd {
+func (b *bench) shell(script, out string, env []string) *exec.Cmd {
 	cmd := exec.Command("sh", "-c", script)
 	cmd.Dir = b.dir
 	cmd.Env = append(os.Environ(), "OUT="+out, "CORPUS="+b.corpus, "REG="+b.registry, "EMPTY="+b.empty, "IMAGES="+strings.Join(b.images, " "), "IMGPACK="+b.bin,
-		"IMGPACK_STORE="+filepath.Join(b.dir, "store"), "POLICY="+b.policy, "CPUS="+strconv.Itoa(b.cpus))
+		"IMGPACK_STORE="+filepath.Join(b.dir, "store"), "POLICY="+b.policy, "CPUS="+strconv.Itoa(b.cpus),
+		"BORG_BASE_DIR="+filepath.Join(b.dir, "borg"), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes", "RESTIC_PASSWORD=bench")
+	cmd.Env = append(cmd.Env, env...)
 	return cmd
 }
 

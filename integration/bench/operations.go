@@ -14,30 +14,29 @@ func (b *bench) operations() []operation {
 	empty := filepath.Join(b.dir, "empty")
 	clear := "rm -rf " + empty + "/*"
 	return []operation{
-		{"save layout to one tar", []contender{
+		{name: "save layout to one tar", contenders: []contender{
 			{"imgpack save", b.bin, "", `$IMGPACK -q save -o $OUT oci:$CORPUS`},
 			{"tar", "tar", "", `tar -C $CORPUS -cf $OUT .`},
 		}},
-		{"pack from a registry", []contender{
+		{name: "pack from a registry", contenders: []contender{
 			{"imgpack pack", b.bin, "", `$IMGPACK -q pack -o $OUT $IMAGES`},
 			{"crane pull (docker tar)", "crane", "", `crane pull --insecure $IMAGES $OUT`},
 			{"crane pull (layout)", "crane", "", `crane pull --insecure --format=oci $IMAGES $OUT`},
 			{"skopeo copy (layout)", "skopeo", "", `for i in $IMAGES; do skopeo --policy $POLICY copy -q --preserve-digests --src-tls-verify=false docker://$i oci:$OUT:$(basename $i) || exit 1; done`},
 			{"regctl image copy (layout)", "regctl", `regctl registry set --tls disabled $REG >/dev/null 2>&1`, `for i in $IMAGES; do regctl image copy $i ocidir://$OUT:$(basename $i | tr : -) || exit 1; done`},
-			{"imgpkg copy --to-tar", "imgpkg", `{ printf 'apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n'; for i in $IMAGES; do echo "- image: ${i%:*}@$(crane digest --insecure $i)"; done; } >images.lock.yml`,
-				`imgpkg copy --registry-insecure --lock images.lock.yml --to-tar $OUT`},
-			{"hauler store save", "hauler", "", `for i in $IMAGES; do hauler store add image $i -s $OUT.d --log-level error || exit 1; done; hauler store save -s $OUT.d -f $OUT --log-level error; rm -rf $OUT.d`},
+			{"imgpkg copy --to-tar", "imgpkg", imgpkgLock, imgpkgCopy},
+			{"hauler store save", "hauler", "", haulerSave},
 		}},
-		{"verify every blob", []contender{
+		{name: "verify every blob", contenders: []contender{
 			{"imgpack verify", b.bin, "", `$IMGPACK -q verify oci:$CORPUS`},
 			{"openssl dgst, all CPUs", "openssl", "", `cd $CORPUS/blobs/sha256 && ls -S | xargs -P $CPUS -n 1 openssl dgst -sha256 >/dev/null`},
 			{"sha256sum, all CPUs", "sha256sum", "", `cd $CORPUS/blobs/sha256 && ls -S | xargs -P $CPUS -n 1 sha256sum >/dev/null`},
 		}},
-		{"push to an empty registry", []contender{
+		{name: "push to an empty registry", contenders: []contender{
 			{"imgpack push", b.bin, clear, `$IMGPACK -q push --map strip oci:$CORPUS $EMPTY`},
 			{"crane push", "crane", clear, `for d in ` + each + `/*; do crane push --insecure $d $EMPTY/$(cat $d/name) >/dev/null || exit 1; done`},
 		}},
-		{"load into an empty store", []contender{
+		{name: "load into an empty store", contenders: []contender{
 			{"imgpack load", b.bin, "rm -rf $IMGPACK_STORE", `$IMGPACK -q load oci:$CORPUS`},
 			{"cp -r of the layout, and sync", "cp", "", `cp -r $CORPUS $OUT && sync -f $OUT`},
 		}},

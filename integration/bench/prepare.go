@@ -24,15 +24,21 @@ type bench struct {
 	daemons                  []*exec.Cmd
 }
 
-// prepare builds the binary and brings the corpus into a registry.
-func (b *bench) prepare(corpus string) error {
+// prepare builds the binary and starts a registry.
+func (b *bench) prepare() error {
 	b.bin, b.policy, b.cpus = filepath.Join(b.dir, "imgpack"), filepath.Join(b.dir, "policy.json"), runtime.NumCPU()
 	if err := os.WriteFile(b.policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o600); err != nil {
 		return err
 	}
-	if err := command("make", "-s", "build", "OUT="+b.bin); err != nil {
-		return err
+	err := command("make", "-s", "build", "OUT="+b.bin)
+	if err == nil {
+		b.registry, err = b.startRegistry("full")
 	}
+	return err
+}
+
+// fill brings the corpus into the registry.
+func (b *bench) fill(corpus string) error {
 	if corpus == "" {
 		corpus = filepath.Join(b.dir, "corpus")
 		if err := command("go", "run", "./fixtures/demo", corpus); err != nil {
@@ -41,9 +47,6 @@ func (b *bench) prepare(corpus string) error {
 	}
 	var err error
 	if b.corpus, err = filepath.Abs(corpus); err != nil {
-		return err
-	}
-	if b.registry, err = b.startRegistry("full"); err != nil {
 		return err
 	}
 	if b.empty, err = b.startRegistry("empty"); err != nil {
