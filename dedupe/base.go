@@ -8,13 +8,13 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/imgpack/imgpack/dedupe/internal/split"
-	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -76,7 +76,7 @@ func NewBase(ctx context.Context, g *manifests.Graph, o BaseOptions) (*Base, err
 	return bb.base(), nil
 }
 
-// ID is what people call the base.
+// ID is what people call the base. That of a receipt is foreign text.
 func (b *Base) ID() BaseID { return b.id }
 
 // WithID is the base under another name.
@@ -86,9 +86,9 @@ func (b *Base) WithID(id BaseID) *Base {
 	return &named
 }
 
-// cleanID is an ID as it is printed and stored.
+// cleanID is an ID as it is stored.
 func cleanID(id BaseID) BaseID {
-	id.Name, id.Date = quote.Clean(id.Name), id.Date.UTC().Truncate(time.Second)
+	id.Name, id.Date = shortText(id.Name), id.Date.UTC().Truncate(time.Second)
 	return id
 }
 
@@ -146,7 +146,7 @@ type baseBuilder struct{ b *Base }
 func newBaseBuilder(id BaseID, g *manifests.Graph) *baseBuilder {
 	bb := emptyBase(id)
 	for _, r := range g.Roots() {
-		name := quote.Clean(r.Label)
+		name := shortText(r.Label)
 		if !r.Name.IsZero() {
 			name = r.Name.String()
 		}
@@ -160,6 +160,14 @@ func newBaseBuilder(id BaseID, g *manifests.Graph) *baseBuilder {
 
 func emptyBase(id BaseID) *baseBuilder {
 	return &baseBuilder{&Base{id: cleanID(id), blobIn: map[digest.Digest]bool{}, layerIn: map[digest.Digest]int{}}}
+}
+
+// maxBaseText bounds the names a receipt gets, in bytes; nothing is found by
+// them.
+const maxBaseText = 1 << 10
+
+func shortText(name string) string {
+	return strings.ToValidUTF8(name[:min(len(name), maxBaseText)], "\uFFFD")
 }
 
 func (bb *baseBuilder) addBlob(e tarEntry) {
@@ -203,7 +211,6 @@ func (bb *baseBuilder) carryOver(b *Base, l manifests.Layer) bool {
 // base finishes the base.
 func (bb *baseBuilder) base() *Base {
 	b := bb.b
-	b.chunks = slices.Clip(b.chunks)
 	type key struct {
 		head uint64 // of the sum: keeps the sort inside its own memory
 		at   uint32
@@ -238,6 +245,7 @@ func (bb *baseBuilder) scan(ctx context.Context, g *manifests.Graph, o BaseOptio
 		found[i] = make(chan []chunkAt, 1)
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(1 + o.Jobs)
 	ahead := make(chan struct{}, 2*o.Jobs) // layers read and not added: bounds their memory
 	group.Go(func() error {
 		for i, l := range layers {
@@ -251,7 +259,6 @@ func (bb *baseBuilder) scan(ctx context.Context, g *manifests.Graph, o BaseOptio
 		}
 		return nil
 	})
-	group.SetLimit(1 + o.Jobs)
 	for i, l := range layers {
 		select {
 		case ahead <- struct{}{}:
