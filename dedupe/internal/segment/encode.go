@@ -84,8 +84,7 @@ func (e *Encoder) findCopies(content, prefix []byte) (int, []byte) {
 	if e.matcher.find(content, prefix, &e.cols) < len(content)/minCopied || e.cols.count == 0 || e.cols.size() > MaxCopies {
 		return 0, nil
 	}
-	cols := e.cols.appendTo(nil)
-	return e.cols.count, newCoder(zstd.SpeedBetterCompression, min(len(cols), MaxFrame), 1).EncodeAll(cols, nil)
+	return e.cols.count, e.coder.EncodeAll(e.cols.appendTo(nil), nil)
 }
 
 var errProof = errors.New("content read back differs")

@@ -20,7 +20,8 @@ const (
 func newCoder(level zstd.EncoderLevel, n, jobs int) *zstd.Encoder {
 	window := max(zstd.MinWindowSize, 1<<bits.Len(uint(n-1)))
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(jobs),
-		zstd.WithWindowSize(window), zstd.WithSingleSegment(true), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
+		zstd.WithWindowSize(window), zstd.WithSingleSegment(true), zstd.WithEncoderCRC(false),
+		zstd.WithAllLitEntropyCompression(true), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		panic(err) // the options are constants
 	}
@@ -35,7 +36,7 @@ func frameCap(n int) int { return len(frameMagic) + 5 + n + 3*(n/maxBlock+1) }
 func compressFrame(dst, p []byte, coder *zstd.Encoder) []byte {
 	if compressible(p) {
 		if out := coder.EncodeAll(p, dst); len(out)-len(dst) < frameCap(len(p)) {
-			return out
+			return append(dst, out[len(dst):]...) // it may have been moved
 		}
 	}
 	return appendRaw(dst, p)
