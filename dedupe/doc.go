@@ -7,9 +7,21 @@
 // leaves (layers). index.json fixes every byte of the file that no blob's own
 // digest fixes, so the digest of index.json is the bundle's identity.
 //
+// In layer mode every blob is stored as it is. In chunk mode, layers that are
+// plain tars are open: their contents are cut up, stored once and compressed in
+// segments, and recipes tell how to put each tar together again. A catalog
+// lists the images and the open layers, a manifest all blobs of the file, and
+// index.json comes last. A delta is a bundle of chunk mode that also takes
+// ranges of layers which the other side has, its base.
+//
 // To write one, build a manifests.Graph, lay it out with NewPlan, and write the
 // Plan to a file, where blobs arrive in parallel straight in their final
-// places, or to a pipe. To read one, Open it: a Bundle is a manifests.Fetcher.
+// places, or to a pipe. To read one, Open it: a Bundle is a manifests.Fetcher,
+// and unpacks contents when they are first needed.
+//
+// Where to look: header.go, scan.go, index.go the container; chunkscan.go,
+// chunkmanifest.go, catalog.go what chunk mode adds to it; restore.go, spool.go
+// and supply.go how open layers come back.
 //
 // Out of scope: where images come from and go to (package archive), and whether
 // the blobs of a bundle are sound and refer to one another as they should

@@ -91,7 +91,6 @@ const (
 
 const (
 	formatVersion = 1
-	modeLayer     = string(ModeLayer)
 
 	// reservedTypes start the media and artifact types that mean something
 	// to imgpack alone.

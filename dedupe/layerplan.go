@@ -68,7 +68,7 @@ func (p *layerPlan) annotations(tail int64) map[string]string {
 	}
 	return map[string]string{
 		annotationVersion: strconv.Itoa(formatVersion),
-		annotationMode:    modeLayer,
+		annotationMode:    string(ModeLayer),
 		annotationBlobs:   strconv.Itoa(table.count),
 		annotationTail:    strconv.FormatInt(tail, 10),
 		annotationMembers: string(table.digest()),
