@@ -44,6 +44,7 @@ func FuzzOpenFile(f *testing.F) {
 	f.Add(b.DockerArchive(root))
 	f.Add(fixtures.Compress(b.DockerArchive(root), manifests.Gzip))
 	f.Add(fixtures.Compress(b.LayoutTar(root), manifests.Zstd))
+	f.Add(partialTar(f, b, root))
 	for _, h := range fixtures.HostileArchives() {
 		if len(h.Tar) < 16<<10 {
 			f.Add(h.Tar)

@@ -15,7 +15,7 @@ import (
 	"github.com/imgpack/imgpack/manifests"
 )
 
-func tarBytes(t *testing.T, plan *Tar) []byte {
+func tarBytes(t testing.TB, plan *Tar) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	if err := plan.Write(bg, &buf, WriteOptions{}); err != nil {
@@ -25,6 +25,16 @@ func tarBytes(t *testing.T, plan *Tar) []byte {
 		t.Errorf("%d bytes, %d planned", buf.Len(), plan.Size())
 	}
 	return buf.Bytes()
+}
+
+// partialTar is a tar without any layers.
+func partialTar(t testing.TB, b *fixtures.Blobs, roots ...manifests.Root) []byte {
+	t.Helper()
+	plan, err := PlanTar(b.Graph(t, roots...), TarOptions{Omit: func(digest.Digest) bool { return true }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tarBytes(t, plan)
 }
 
 func platformImages(b *fixtures.Blobs) (amd, arm ocispec.Descriptor) {
