@@ -125,6 +125,10 @@ func formatChunks(w io.Writer, chunks []chunkAt) {
 // what the receipt says is for nobody here to know: a delta made against a
 // false one cannot be put together there, and says so.
 func ReadReceipt(r io.Reader, name string) (*Base, error) {
+	return readReceipt(r, name, maxReceipt)
+}
+
+func readReceipt(r io.Reader, name string, limit int64) (*Base, error) {
 	name = "receipt " + quote.Clean(name)
 	in := bufio.NewReader(r)
 	head, err := in.Peek(5)
@@ -139,8 +143,8 @@ func ReadReceipt(r io.Reader, name string) (*Base, error) {
 		return nil, blameReceipt(name, err)
 	}
 	defer z.Close()
-	bounded := &boundedReader{in: z, left: maxReceipt, over: func() error {
-		return manifests.Bad(manifests.KindLimit, name, "it is larger than %d bytes, unpacked", maxReceipt)
+	bounded := &boundedReader{in: z, left: limit, over: func() error {
+		return manifests.Bad(manifests.KindLimit, name, "it is larger than %d bytes, unpacked", limit)
 	}}
 	p := &receiptParser{jsonReader: jsonReader{bufio.NewReaderSize(bounded, 64<<10), name}, bb: emptyBase(BaseID{})}
 	if err := p.receipt(); err != nil {
