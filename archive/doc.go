@@ -15,8 +15,9 @@
 //
 // Writing. PlanTar lays out a tar that docker, podman, containerd and skopeo
 // all load: an OCI layout and docker's manifest.json over the same blobs, each
-// stored once. WriteLayout writes a directory. Store keeps images under tags;
-// it is an OCI layout too, with a lock and a place for unfinished work.
+// stored once; layers that its reader has can be left out. WriteLayout writes a
+// directory. Store keeps images under tags; it is an OCI layout too, with a lock
+// and a place for unfinished work.
 //
 // Everything written appears whole or not at all, and is the same bytes for
 // the same inputs.

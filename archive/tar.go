@@ -52,14 +52,15 @@ func jobs(n int) int {
 	return runtime.GOMAXPROCS(0)
 }
 
-// annotationOmitted is how many blobs were left out of a tar, on its
-// index.json: without it, that a layer is absent would mean that the tar holds
-// some platforms of an index only.
+// annotationOmitted is an annotation of a tar's index.json: how many blobs were
+// left out. Without it, that a layer is absent would mean that the tar holds
+// only some platforms of an index.
 const annotationOmitted = "io.imgpack.omitted"
 
 // Tar is a tar of images that is laid out and not yet written: oci-layout,
 // index.json, manifest.json if it is for docker, then documents, then layers,
-// each once. The same graph gives the same bytes, whatever the options.
+// each once. The same graph and TarOptions give the same bytes, whatever the
+// WriteOptions.
 //
 // A Tar does not change; it may be written more than once, and at once.
 type Tar struct {

@@ -149,7 +149,7 @@ func SyncDir(dir string) error {
 	return errors.Join(err, d.Close())
 }
 
-var errEnded = errors.New("the file or directory has been ended before")
+var errEnded = errors.New("already committed, aborted or kept")
 
 func absent(target string) error {
 	switch _, err := os.Lstat(target); {
