@@ -15,8 +15,9 @@ import (
 // PlanOptions choose what a bundle will be. The zero value is a bundle in
 // chunk mode that stands alone.
 type PlanOptions struct {
-	Mode  Mode  // "" is ModeChunk
-	Level Level // of chunk mode; "" is LevelDefault
+	Mode  Mode    // "" is ModeChunk
+	Level Level   // of chunk mode; "" is LevelDefault
+	Bases []*Base // what the other side has and the bundle, of chunk mode, need not hold: a delta
 }
 
 // Level is how hard contents are compressed.
@@ -51,16 +52,26 @@ func NewPlan(g *manifests.Graph, o PlanOptions) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch o.Mode {
-	case ModeLayer:
-		p, err := newLayerPlan(s)
-		return &Plan{p}, err
+	var e engine
+	switch {
+	case o.Mode == "" || o.Mode == ModeChunk:
+		e, err = newChunkPlan(s, o)
+	case o.Mode == ModeLayer && len(o.Bases) == 0:
+		e, err = newLayerPlan(s)
+	case o.Mode == ModeLayer:
+		err = &manifests.InputError{What: "mode", Input: string(o.Mode), Why: "only a bundle of chunk mode leans on what the other side has"}
+	default:
+		err = &manifests.InputError{What: "mode", Input: string(o.Mode), Why: "it is neither chunk nor layer"}
 	}
-	return nil, &manifests.UnsupportedError{Subject: "bundle mode " + string(o.Mode), Reason: "this version writes layer mode alone"}
+	if err != nil {
+		return nil, err
+	}
+	return &Plan{e}, nil
 }
 
 // Estimate says what WriteFile would do, and writes nothing. In layer mode
-// nothing is read and the summary is exact.
+// nothing is read and the summary is exact. In chunk mode open layers are read,
+// what they share is exact, and how far it compresses is told from a sample.
 func (p *Plan) Estimate(ctx context.Context, o Options) (*Summary, error) {
 	return p.estimate(ctx, o)
 }
@@ -80,8 +91,8 @@ func (p *Plan) Write(ctx context.Context, w io.Writer, o Options) (*Summary, err
 	return p.write(ctx, w, o)
 }
 
-// Transfer is how many bytes of blobs writing the bundle will tell
-// Options.Progress of.
+// Transfer is how many bytes of blobs writing the bundle tells Options.Progress
+// of.
 func (p *Plan) Transfer() int64 { return p.transfer() }
 
 // Temp is an upper bound of the temporary space that writing the bundle takes,

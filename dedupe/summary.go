@@ -15,6 +15,10 @@ type Summary struct {
 	Temp    int64         // upper bound of the temporary space besides the file, in bytes
 	Rows    []Row         // what each root brings, in the order of the bundle
 	Totals  Totals        // of Rows
+
+	// Receipt is what the other side has once it has the bundle, to be given a
+	// name with WithID; nil in layer mode and for an estimate.
+	Receipt *Base
 }
 
 // Row says what one root brings to a bundle.

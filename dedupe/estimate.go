@@ -1,0 +1,129 @@
+package dedupe
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"hash/fnv"
+	"slices"
+	"sync"
+
+	"github.com/imgpack/imgpack/dedupe/internal/segment"
+	"github.com/imgpack/imgpack/dedupe/internal/split"
+)
+
+// estimate reads the open layers, finds out what they share, and compresses a
+// sample of what is left.
+func (p *chunkPlan) estimate(ctx context.Context, o Options) (*Summary, error) {
+	k := newPacker(p, o)
+	k.sample = &sample{}
+	if err := k.run(ctx); err != nil {
+		return nil, err
+	}
+	ratio, err := k.sample.ratio(p.level, o.jobs())
+	if err != nil {
+		return nil, err
+	}
+	k.packed = int64(float64(k.contents) * ratio)
+	recipes, err := k.encodeRecipes(0)
+	if err != nil {
+		return nil, err
+	}
+	front, err := p.front(nil)
+	if err != nil {
+		return nil, err
+	}
+	s := k.summary()
+	segments := k.contents/int64(p.level.Size()) + 1
+	rest := k.packed + int64(len(recipes)) + int64(len(p.images)) + segmentBytes*segments + blobBytes*int64(len(p.stored)+len(p.open))
+	for _, d := range p.stored {
+		s.Totals.Stored += d.Size
+	}
+	s.Totals.Stored += rest
+	s.Size = front.Size() + rest + chunkIndexSize + 8*blockSize
+	return s, nil
+}
+
+// What a segment and a blob take in the catalog, the manifest and headers,
+// about.
+const (
+	segmentBytes = 1024
+	blobBytes    = 200
+)
+
+// sample is a part of the contents of at most sampleSize bytes. Whether
+// something is in it is decided by its path, so that all versions of a file
+// are in it or none, and what they have in common shows.
+type sample struct {
+	mu    sync.Mutex
+	list  []sampled
+	size  int
+	shift uint // of 2^shift paths, one is in the sample
+}
+
+type sampled struct {
+	name    string
+	at      int64
+	layer   int
+	sum     split.Sum
+	hash    uint64
+	content []byte
+}
+
+const (
+	sampleSize  = 32 << 20
+	sampleBlock = 1 << 20 // pieces of large files are in the sample by themselves
+)
+
+func (s *sample) add(c sampled, p []byte) {
+	c.hash = c.place()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.takes(c) {
+		return
+	}
+	c.content = slices.Clone(p)
+	s.list = append(s.list, c)
+	s.size += len(p)
+	for s.size > sampleSize {
+		s.shift++
+		s.list = slices.DeleteFunc(s.list, func(c sampled) bool {
+			if s.takes(c) {
+				return false
+			}
+			s.size -= len(c.content)
+			return true
+		})
+	}
+}
+
+func (s *sample) takes(c sampled) bool { return c.hash<<(64-s.shift) == 0 || s.shift == 0 }
+
+// place is the same for the same place in all versions of a file; heads are
+// taken by what they are.
+func (c sampled) place() uint64 {
+	h := fnv.New64a()
+	if c.name == "" {
+		h.Write(c.sum[:])
+	}
+	h.Write([]byte(c.name))
+	h.Write(binary.AppendVarint(nil, c.at/sampleBlock))
+	x := h.Sum64()
+	return x ^ x>>32
+}
+
+// ratio is how far the sample compresses.
+func (s *sample) ratio(l segment.Level, jobs int) (float64, error) {
+	if s.size == 0 {
+		return 1, nil
+	}
+	slices.SortFunc(s.list, func(a, b sampled) int {
+		return cmp.Or(split.Compare(a.name, b.name), cmp.Compare(a.layer, b.layer), cmp.Compare(a.at, b.at), slices.Compare(a.sum[:], b.sum[:]))
+	})
+	var content []byte
+	for _, c := range s.list {
+		content = append(content, c.content...)
+	}
+	blob, err := segment.NewEncoder(l, jobs).Encode(content, nil)
+	return float64(len(blob)) / float64(len(content)), err
+}

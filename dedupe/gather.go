@@ -1,0 +1,208 @@
+package dedupe
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/imgpack/imgpack/dedupe/internal/split"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// Bounds on what is remembered while layers are taken apart. A chunk costs
+// about 100 bytes, a file 50.
+const (
+	// maxKnown bounds the chunks that are remembered from window to window;
+	// those of later windows are then found in their own window alone.
+	maxKnown = 1 << 20
+	// maxPieces bounds the chunks of all layers of a window, each counted as
+	// often as it occurs. A window with more is cut in two and read again.
+	maxPieces = 1 << 21
+	// maxRuns bounds the files of one layer. What comes after is cut into
+	// chunks as if it were no tar.
+	maxRuns = 1 << 20
+)
+
+// chunk is a piece of content that occurs in a window.
+type chunk struct {
+	key    chunkKey
+	source int32 // 0: the contents; k: a layer of a base; see unplaced
+	offset int64 // in the source
+	spool  int64 // in the spool; -1 if it is not there
+}
+
+type chunkKey struct {
+	sum    split.Sum
+	length uint32
+}
+
+// chunkList is a list that grows without being copied.
+type chunkList struct {
+	pages [][]chunk
+	n     int
+}
+
+const chunkPage = 1 << 12
+
+func (l *chunkList) at(id uint32) *chunk { return &l.pages[id/chunkPage][id%chunkPage] }
+
+func (l *chunkList) add(c chunk) (id uint32) {
+	if l.n == len(l.pages)*chunkPage {
+		l.pages = append(l.pages, make([]chunk, chunkPage))
+	}
+	id = uint32(l.n)
+	l.n++
+	*l.at(id) = c
+	return id
+}
+
+// cut keeps the first n.
+func (l *chunkList) cut(n int) {
+	l.n = n
+	l.pages = l.pages[:(n+chunkPage-1)/chunkPage]
+}
+
+// unplaced is the source of a chunk that is to be given a place in the
+// contents; unplaced-k, of one in the layer of a base that was met as the k-th.
+const unplaced = -1
+
+// gatherer takes layers apart, several at a time, and knows every chunk once.
+// The numbers it gives to chunks depend on the order of arrival; nothing that
+// is written may.
+type gatherer struct {
+	plan    *chunkPlan
+	spool   *spoolWriter // nil: contents are not kept
+	sample  *sample      // nil: none is taken
+	sources sources
+
+	mu     sync.Mutex
+	known  map[chunkKey]uint32
+	chunks chunkList
+	pieces int // of the window
+	before int // chunks known before the window
+}
+
+var errTooManyPieces = errors.New("the window has too many chunks")
+
+// scan takes the layers of a window apart. It returns errTooManyPieces for more
+// than fit into memory, unless there is only one.
+func (g *gatherer) scan(ctx context.Context, window []manifests.Layer, jobs int, progress manifests.Progress) ([]pieces, error) {
+	out := make([]pieces, len(window))
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(jobs)
+	for _, i := range largestFirst(window) {
+		group.Go(func() error {
+			s := &sink{gatherer: g, layer: i, alone: len(window) == 1}
+			if err := g.layer(gctx, window[i], s, progress); err != nil {
+				return err
+			}
+			out[i] = s.pieces
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if g.spool == nil {
+		return out, nil
+	}
+	return out, g.spool.flush()
+}
+
+func largestFirst(window []manifests.Layer) []int {
+	order := make([]int, len(window))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Compare(window[b].Blob.Size, window[a].Blob.Size)
+	})
+	return order
+}
+
+// layer reads one layer to its proven end.
+func (g *gatherer) layer(ctx context.Context, l manifests.Layer, s *sink, progress manifests.Progress) error {
+	tar, err := openLayerTar(ctx, g.plan.graph, l, progress)
+	if err != nil {
+		return err
+	}
+	defer tar.Close()
+	in := &boundedReader{in: tar, left: l.Blob.Size, over: func() error {
+		return manifests.Bad(manifests.KindSize, "blob "+string(l.Blob.Digest), "longer than the %d bytes its descriptor says", l.Blob.Size)
+	}}
+	if err := split.Tar(in, s); err != nil {
+		return err
+	}
+	if in.left > 0 {
+		return manifests.Bad(manifests.KindTruncated, "blob "+string(l.Blob.Digest), "%d of %d bytes are missing", in.left, l.Blob.Size)
+	}
+	return s.end()
+}
+
+// take gives a chunk its number, and keeps its content if it is new.
+func (g *gatherer) take(p []byte, sum split.Sum, alone bool) (id uint32, fresh bool, err error) {
+	key := chunkKey{sum, uint32(len(p))}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pieces++; g.pieces > maxPieces && !alone {
+		return 0, false, errTooManyPieces
+	}
+	id, ok := g.known[key]
+	if ok && g.chunks.at(id).spool >= 0 {
+		return id, false, nil
+	}
+	if !ok {
+		id = g.chunks.add(g.locate(key))
+		if len(g.known) < maxKnown+maxPieces {
+			g.known[key] = id
+		}
+	}
+	c := g.chunks.at(id)
+	c.spool = 0
+	if g.spool != nil {
+		c.spool, err = g.spool.append(p)
+	}
+	return id, c.source == unplaced, err
+}
+
+// locate is a new chunk, placed if a base has it.
+func (g *gatherer) locate(key chunkKey) chunk {
+	c := chunk{key: key, source: unplaced}
+	for _, b := range g.plan.bases {
+		if layer, offset, ok := b.find(key.sum, int(key.length)); ok {
+			c.source, c.offset = unplaced-g.sources.meet(b.layer(layer).DiffID), offset
+			break
+		}
+	}
+	return c
+}
+
+// begin makes ready for a window: what is known is in no spool.
+func (g *gatherer) begin() error {
+	if g.known == nil {
+		g.known = make(map[chunkKey]uint32)
+	}
+	for id := range uint32(g.chunks.n) {
+		c := g.chunks.at(id)
+		c.spool = -1
+		g.known[c.key] = id
+	}
+	g.pieces, g.before = 0, g.chunks.n
+	if g.spool == nil {
+		return nil
+	}
+	return g.spool.reset()
+}
+
+// forget drops the window's chunks.
+func (g *gatherer) forget() {
+	g.chunks.cut(g.before)
+	g.known = nil
+}

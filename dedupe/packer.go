@@ -1,0 +1,242 @@
+package dedupe
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/imgpack/imgpack/dedupe/internal/recipe"
+	"github.com/imgpack/imgpack/dedupe/internal/segment"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// packer turns the open layers of a plan into segments and recipes, one window
+// after the other: layers are taken apart and spooled, contents put in order,
+// compressed and written, and meanwhile every tar is put together again from
+// its recipe and compared with its digest.
+//
+// At any time there is one encoder, with the content of one segment, and one
+// window's lists of chunks.
+type packer struct {
+	gatherer
+	o       Options
+	out     *blobWriter // nil: nothing is written
+	encoder *segment.Encoder
+	content []byte
+
+	tars      []recipe.Tar
+	proofs    []walkSum // of what each tar was put together by
+	segments  []int64   // lengths of contents
+	contents  int64     // all of them
+	packed    int64     // bytes of segments
+	fromBases int64     // bytes of tars that are ranges of bases
+	fresh     []int64   // by open layer: contents that it brought
+	chunks    [][]chunkAt
+}
+
+func newPacker(p *chunkPlan, o Options) *packer {
+	return &packer{gatherer: gatherer{plan: p, sources: sources{bases: p.bases}}, o: o}
+}
+
+func (k *packer) run(ctx context.Context) error {
+	for _, w := range k.plan.windows(k.o.SpoolLimit) {
+		if err := k.window(ctx, w, k.o.Progress); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *packer) window(ctx context.Context, layers []manifests.Layer, progress manifests.Progress) error {
+	if err := k.begin(); err != nil {
+		return err
+	}
+	scanned, err := k.scan(ctx, layers, k.o.jobs(), progress)
+	if errors.Is(err, errTooManyPieces) {
+		k.forget()
+		half := len(layers) / 2
+		if err := k.window(ctx, layers[:half], nil); err != nil { // told of already
+			return err
+		}
+		return k.window(ctx, layers[half:], nil)
+	}
+	if err != nil {
+		return err
+	}
+	k.known = nil // large, and not needed again
+	l := k.order(scanned, k.contents)
+	k.fresh = append(k.fresh, l.byLayer...)
+	k.contents += l.length
+	tars := k.recipes(scanned)
+	k.tars = append(k.tars, tars...)
+	for i, s := range scanned {
+		k.chunks = append(k.chunks, k.collect(s))
+		k.fromBases += baseBytes(tars[i])
+	}
+	if k.out != nil {
+		if err := k.store(ctx, layers, l); err != nil {
+			return err
+		}
+	}
+	k.keep(l)
+	return nil
+}
+
+func baseBytes(t recipe.Tar) (n int64) {
+	for _, e := range slices.Concat(t.Heads, t.Bodies) {
+		if e.Source > 0 {
+			n += e.Length
+		}
+	}
+	return n
+}
+
+// store writes the segments of a window, and proves its tars.
+func (k *packer) store(ctx context.Context, layers []manifests.Layer, l layout) error {
+	cuts := k.cuts(l.fresh, int64(k.plan.level.Size()))
+	for _, c := range cuts {
+		k.segments = append(k.segments, k.length(c))
+	}
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return k.prove(gctx, layers, l) })
+	group.Go(func() error { return k.compress(gctx, cuts) })
+	return group.Wait()
+}
+
+func (k *packer) length(ids []uint32) (n int64) {
+	for _, id := range ids {
+		n += int64(k.gatherer.chunks.at(id).key.length)
+	}
+	return n
+}
+
+// compress writes segments, one at a time.
+func (k *packer) compress(ctx context.Context, cuts [][]uint32) error {
+	if k.encoder == nil {
+		k.encoder = segment.NewEncoder(k.plan.level, k.o.jobs())
+		k.content = make([]byte, k.plan.level.Size())
+	}
+	for _, ids := range cuts {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		content := k.content[:k.length(ids)]
+		if err := k.load(content, ids); err != nil {
+			return err
+		}
+		blob, err := k.encoder.Encode(content, nil)
+		if err != nil {
+			return err
+		}
+		if _, err := k.out.add(mediaTypeSegment, blob); err != nil {
+			return err
+		}
+		k.packed += int64(len(blob))
+	}
+	return nil
+}
+
+// load reads chunks from the spool, in the order in which they lie there.
+func (k *packer) load(content []byte, ids []uint32) error {
+	type read struct {
+		from   int64
+		to, at int // in content
+	}
+	reads, at := make([]read, len(ids)), 0
+	for i, id := range ids {
+		c := k.gatherer.chunks.at(id)
+		reads[i] = read{c.spool, at + int(c.key.length), at}
+		at = reads[i].to
+	}
+	slices.SortFunc(reads, func(a, b read) int { return int(min(max(a.from-b.from, -1), 1)) })
+	for i := 0; i < len(reads); {
+		r := reads[i]
+		for i++; i < len(reads) && reads[i].at == r.to && reads[i].from == r.from+int64(r.to-r.at); i++ {
+			r.to = reads[i].to
+		}
+		if _, err := k.spool.file.ReadAt(content[r.at:r.to], r.from); err != nil {
+			return fmt.Errorf("read temporary data: %w", err)
+		}
+	}
+	return nil
+}
+
+// walkSum is a digest of the ranges that a tar is put together by.
+type walkSum [sha256.Size]byte
+
+// walked tells yield the ranges of a tar.
+func walked(w *recipe.Walk, yield func(recipe.Extent) error) (sum walkSum, err error) {
+	h := sha256.New()
+	var b [24]byte
+	for {
+		e, err := w.Next()
+		if err == io.EOF {
+			return walkSum(h.Sum(nil)), nil
+		}
+		if err != nil {
+			return sum, err
+		}
+		binary.LittleEndian.PutUint64(b[:], uint64(e.Source))
+		binary.LittleEndian.PutUint64(b[8:], uint64(e.Offset))
+		binary.LittleEndian.PutUint64(b[16:], uint64(e.Length))
+		h.Write(b[:])
+		if err := yield(e); err != nil {
+			return sum, err
+		}
+	}
+}
+
+// prove puts the tars of a window together again, from the recipes as a reader
+// will have them and from the spool.
+func (k *packer) prove(ctx context.Context, layers []manifests.Layer, l layout) error {
+	first := len(k.tars) - len(layers)
+	blob, err := k.encodeRecipes(first)
+	if err != nil {
+		return err
+	}
+	bounds := k.bounds()
+	bounds.Tars = bounds.Tars[first:]
+	set, err := recipe.Parse(blob, bounds)
+	if err != nil {
+		return fmt.Errorf("prove recipes: %w", err)
+	}
+	k.proofs = append(k.proofs, make([]walkSum, len(layers))...)
+	places := k.places(l)
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(k.o.jobs())
+	for _, i := range largestFirst(layers) {
+		group.Go(func() (err error) {
+			k.proofs[first+i], err = k.proveTar(gctx, set.Walk(i), layers[i], places)
+			if err != nil {
+				return fmt.Errorf("prove layer %s: %w", layers[i].Blob.Digest, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (k *packer) proveTar(ctx context.Context, w *recipe.Walk, l manifests.Layer, p *places) (walkSum, error) {
+	h := l.Blob.Digest.Algorithm().Hash()
+	from := &spoolReader{places: p, spool: k.spool.file}
+	sum, err := walked(w, func(e recipe.Extent) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return from.copy(h, e)
+	})
+	if err != nil {
+		return sum, err
+	}
+	if got := digest.NewDigest(l.Blob.Digest.Algorithm(), h); got != l.Blob.Digest {
+		return sum, fmt.Errorf("put together again it hashes to %s", got)
+	}
+	return sum, nil
+}
