@@ -282,13 +282,13 @@ func FuzzRoundTrip(f *testing.F) {
 	f.Add([]byte("hello"), []byte(nil), 3, 1)
 	f.Add(text(1, 2000), text(1, 500), 2, 300)
 	f.Add(random(1, 300), random(1, 200), 5, 100)
+	encoders := []*Encoder{NewEncoder(Fast, 2), NewEncoder(Default, 2)}
 	f.Fuzz(func(t *testing.T, content, prefix []byte, times, frame int) {
 		content = bytes.Repeat(content, min(max(times, 1), 8))
 		if len(content) == 0 || len(content) > 1<<20 {
 			return
 		}
-		for _, level := range []Level{Fast, Default} {
-			e := NewEncoder(level, 2)
+		for _, e := range encoders {
 			e.frame = max(min(frame, 1<<20), len(content)/100+1)
 			blob := encode(t, e, content, prefix)
 			if got := decode(t, blob, prefix, len(content), 2); !bytes.Equal(got, content) {
