@@ -167,6 +167,9 @@ func (b *Bundle) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser
 		in := &reader{stopped: ctx.Err, r: io.NewSectionReader(b.r, s.offset, s.size)}
 		return manifests.VerifyReader(in, d), nil
 	}
+	if manifests.IsIndex(d.MediaType) || manifests.IsManifest(d.MediaType) || manifests.IsImageConfig(d.MediaType) {
+		return nil, b.absent(d) // a document is stored as it is, or not there
+	}
 	if i, ok := b.tars[d.Digest]; ok {
 		if err := fits(d, b.catalog.Tars[i].Size); err != nil {
 			return nil, err
@@ -178,7 +181,11 @@ func (b *Bundle) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser
 			return r, err
 		}
 	}
-	return nil, &manifests.NotFoundError{Subject: "blob " + string(d.Digest), In: b.name}
+	return nil, b.absent(d)
+}
+
+func (b *Bundle) absent(d ocispec.Descriptor) error {
+	return &manifests.NotFoundError{Subject: "blob " + string(d.Digest), In: b.name}
 }
 
 func fits(d ocispec.Descriptor, size int64) error {

@@ -181,3 +181,30 @@ func TestDeltaIsDescribed(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A config may not hide among the open layers, nor on the other side.
+func TestDocumentsAreCarried(t *testing.T) {
+	for what, edit := range map[string]func(f *chunkFile, config object){
+		"open": func(f *chunkFile, config object) { f.tars = append(f.tars, config) },
+		"needed": func(f *chunkFile, config object) {
+			needs := f.delta()
+			needs["blobs"] = append(needs["blobs"].([]object), config)
+		},
+	} {
+		f := validChunk()
+		edit(&f, object{"digest": digest.FromBytes(f.image.config), "size": len(f.image.config)})
+		f.carried = slices.Delete(f.carried, 1, 2)
+		b, err := openChunk(t, f.bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots, err := b.Roots(t0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = manifests.NewGraph(t0, []manifests.Entry{{Source: b, Root: roots[0]}}, 0)
+		if !fixtures.Matches(err, manifests.KindMissing) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -192,6 +193,29 @@ func BenchmarkDecodeJSON(b *testing.B) {
 		var m ocispec.Manifest
 		if err := DecodeJSON(raw, "test", &m); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestDecodeExactJSON(t *testing.T) {
+	pad := strings.Repeat(" ", 20-len(`{"a":1}`))
+	for raw, kind := range map[string]Kind{
+		`{"a":1` + pad + `}`:  "",
+		`{"a":1` + pad + ` }`: KindLimit,
+		`{"a":1,"b":2}`:       KindMalformed,
+		`{"a":1,"A":2}`:       KindMalformed,
+		`{"a":1}{}`:           KindMalformed,
+	} {
+		var v struct {
+			A int `json:"a"`
+		}
+		var got Kind
+		err := DecodeExactJSON([]byte(raw), 20, "x", &v)
+		if bad := (*ContentError)(nil); errors.As(err, &bad) {
+			got = bad.Kind
+		}
+		if got != kind || kind == "" && (err != nil || v.A != 1) {
+			t.Errorf("%s: %v, want %q", raw, err, kind)
 		}
 	}
 }
