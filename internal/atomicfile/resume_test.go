@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -133,4 +135,44 @@ func TestReserveKeepsContent(t *testing.T) {
 		}
 	}
 	f.Abort()
+}
+
+// TestManyResumers: the file is in one hand at a time, and nothing that a
+// resumed one held is lost.
+func TestManyResumers(t *testing.T) {
+	dir := t.TempDir()
+	target := filepath.Join(dir, "out")
+	var wg sync.WaitGroup
+	var wrote atomic.Int64
+	for range 8 {
+		wg.Go(func() {
+			for range 50 {
+				f, _, err := Resume(target, true)
+				if errors.Is(err, ErrBusy) {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				st, err := f.Stat()
+				if err == nil {
+					_, err = f.WriteAt([]byte("x"), st.Size())
+				}
+				if err = errors.Join(err, f.Keep()); err != nil {
+					t.Error(err)
+					return
+				}
+				wrote.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	f := resume(t, target, wrote.Load() > 0)
+	if err := f.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(content(t, target)); int64(got) != wrote.Load() || names(t, dir) != "out" {
+		t.Errorf("%d bytes, want %d; left %q", got, wrote.Load(), names(t, dir))
+	}
 }
