@@ -30,7 +30,7 @@ func tarBytes(t testing.TB, plan *Tar) []byte {
 // partialTar is a tar without any layers.
 func partialTar(t testing.TB, b *fixtures.Blobs, roots ...manifests.Root) []byte {
 	t.Helper()
-	plan, err := PlanTar(b.Graph(t, roots...), TarOptions{Omit: func(digest.Digest) bool { return true }})
+	plan, err := PlanTar(b.Graph(t, roots...), TarOptions{Omit: func(manifests.Layer) bool { return true }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,35 +44,83 @@ func platformImages(b *fixtures.Blobs) (amd, arm ocispec.Descriptor) {
 	return image("amd64"), image("arm64")
 }
 
-// TestOmit leaves every leaf out in turn, then all that Omit is asked about:
-// documents are in, the rest is listed, and what was left out nowhere is there.
+// TestOmit leaves every layer out in turn, then all: what was left out is
+// listed and nowhere there, all else is in.
 func TestOmit(t *testing.T) {
 	b := fixtures.NewBlobs()
 	g := b.Graph(t, fixtures.Sample(b)...)
 	for _, kind := range []TarKind{Hybrid, OCI} {
 		whole := tarBytes(t, planned(t, g, kind))
 		names, _ := members(t, whole)
+		count := 0
 		for _, one := range append(g.Blobs(), ocispec.Descriptor{}) {
-			plan, err := PlanTar(g, TarOptions{Kind: kind, Omit: func(d digest.Digest) bool { return one.Digest == "" || d == one.Digest }})
+			plan, err := PlanTar(g, TarOptions{Kind: kind, Omit: func(l manifests.Layer) bool { return one.Digest == "" || l.Blob.Digest == one.Digest }})
 			if err != nil {
 				t.Fatal(err)
 			}
 			var out []string
 			for _, d := range plan.Omitted() {
 				out = append(out, blobPath(d.Digest))
+				if one.Digest != "" && d.Digest != one.Digest {
+					t.Errorf("%s was left out", d.Digest)
+				}
 			}
 			got, _ := members(t, tarBytes(t, plan))
 			want := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(out, n) })
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("%s without %s: members (-want +got):\n%s", kind, one.Digest, diff)
 			}
-			if n := len(out); one.Digest != "" && n != 1 || one.Digest == "" && n != len(g.Blobs()) {
-				t.Errorf("%s without %s: %d blobs left out", kind, one.Digest, n)
-			}
+			count = len(out)
 		}
-		plan, err := PlanTar(g, TarOptions{Kind: kind, Omit: func(digest.Digest) bool { return false }})
+		if count != len(g.Blobs()) {
+			t.Errorf("%s: %d of %d layers can be left out", kind, count, len(g.Blobs()))
+		}
+		plan, err := PlanTar(g, TarOptions{Kind: kind, Omit: func(manifests.Layer) bool { return false }})
 		if err != nil || len(plan.Omitted()) != 0 || !bytes.Equal(tarBytes(t, plan), whole) {
 			t.Errorf("%s: nothing left out is another tar: %v", kind, err)
+		}
+	}
+}
+
+// TestOmitOnlyOnTopOfWhatIsThere: docker finds a layer by all that is below
+// it, so one that lies on another base must be in the tar, even if the base is
+// another in one image only.
+func TestOmitOnlyOnTopOfWhatIsThere(t *testing.T) {
+	b := fixtures.NewBlobs()
+	image := func(texts ...string) manifests.Root {
+		var layers []fixtures.LayerSpec
+		for _, text := range texts {
+			layers = append(layers, fixtures.LayerSpec{Files: []fixtures.File{{Name: text, Body: text}}})
+		}
+		return fixtures.Root("app:"+strings.Join(texts, "-"), b.Image(fixtures.ImageSpec{Layers: layers}))
+	}
+	blobs, chains := map[digest.Digest]bool{}, map[digest.Digest]bool{}
+	there := b.Graph(t, image("base", "lib", "app"), image("other"))
+	for _, r := range there.Roots() {
+		for _, l := range there.Images(r)[0].Layers {
+			blobs[l.Blob.Digest], chains[l.ChainID] = true, true
+		}
+	}
+	for _, c := range []struct {
+		roots            []manifests.Root
+		byBlob, andChain int // layers left out
+	}{
+		{[]manifests.Root{image("base", "lib", "new")}, 2, 2},
+		{[]manifests.Root{image("base", "lib", "app")}, 3, 3},
+		{[]manifests.Root{image("rebuilt", "lib", "app")}, 0, 0},
+		{[]manifests.Root{image("base", "app")}, 2, 1},
+		{[]manifests.Root{image("base", "lib", "new"), image("rebuilt", "lib", "new")}, 1, 1},
+		{[]manifests.Root{image("other", "base")}, 2, 1},
+		{[]manifests.Root{image("base", "new", "lib")}, 1, 1},
+	} {
+		g := b.Graph(t, c.roots...)
+		plan, err := PlanTar(g, TarOptions{Omit: func(l manifests.Layer) bool { return blobs[l.Blob.Digest] }})
+		if err != nil || len(plan.Omitted()) != c.byBlob {
+			t.Errorf("%s: %d left out, want %d; %v", c.roots[0].Name, len(plan.Omitted()), c.byBlob, err)
+		}
+		plan, err = PlanTar(g, TarOptions{Omit: func(l manifests.Layer) bool { return blobs[l.Blob.Digest] && chains[l.ChainID] }})
+		if err != nil || len(plan.Omitted()) != c.andChain {
+			t.Errorf("%s: %d left out by chain, want %d; %v", c.roots[0].Name, len(plan.Omitted()), c.andChain, err)
 		}
 	}
 }
@@ -86,8 +134,8 @@ func TestPartialTar(t *testing.T) {
 	store := newStore(t)
 	add(t, store, b, AddOptions{}, fixtures.Root("base:1", amd))
 	root := fixtures.Root("example.com/multi:1", b.Index(amd, arm))
-	plan, err := PlanTar(b.Graph(t, root), TarOptions{Omit: func(d digest.Digest) bool {
-		return store.present(ocispec.Descriptor{Digest: d, Size: int64(len(b.Bytes(d)))})
+	plan, err := PlanTar(b.Graph(t, root), TarOptions{Omit: func(l manifests.Layer) bool {
+		return store.present(l.Blob)
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -31,10 +31,12 @@ const (
 // TarOptions say what PlanTar lays out.
 type TarOptions struct {
 	Kind TarKind // "" is Hybrid
-	// Omit, if it is not nil, says which layers and other leaves stay out,
-	// because whoever reads the tar has them. Docker and containerd then load
-	// the tar, podman if it holds one image.
-	Omit func(digest.Digest) bool
+	// Omit, if it is not nil, says of a layer whether whoever reads the tar has
+	// it: containerd and podman by Blob.Digest, docker by ChainID, which is on
+	// top of the same layers below. A layer stays out where that is so in every
+	// image that has it, for itself and for all layers below it. Docker and
+	// containerd then load the tar, and podman if it holds one image.
+	Omit func(l manifests.Layer) bool
 }
 
 // WriteOptions are options of everything that writes images. The zero value
@@ -153,13 +155,26 @@ func allBlobs(g *manifests.Graph) []ocispec.Descriptor {
 
 // divide tells the blobs that are written from those left out, which are never
 // documents.
-func divide(g *manifests.Graph, omit func(digest.Digest) bool) (in, out []ocispec.Descriptor) {
-	documents := map[digest.Digest]bool{}
+func divide(g *manifests.Graph, omit func(manifests.Layer) bool) (in, out []ocispec.Descriptor) {
+	had, needed := map[digest.Digest]bool{}, map[digest.Digest]bool{}
 	for _, n := range g.Docs() {
-		documents[n.Descriptor.Digest] = true
+		needed[n.Descriptor.Digest] = true
+	}
+	for _, r := range g.Roots() {
+		for _, img := range g.Images(r) {
+			below := omit != nil
+			for _, l := range img.Layers {
+				below = below && omit(l)
+				if below {
+					had[l.Blob.Digest] = true
+				} else {
+					needed[l.Blob.Digest] = true
+				}
+			}
+		}
 	}
 	for _, d := range allBlobs(g) {
-		if omit != nil && !documents[d.Digest] && omit(d.Digest) {
+		if had[d.Digest] && !needed[d.Digest] {
 			out = append(out, d)
 		} else {
 			in = append(in, d)
