@@ -36,8 +36,8 @@ func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 // mixed is some of everything: text, noise, zeros, and repeats of all of them.
 func mixed() []byte {
-	a, b := text(1, 200_000), random(2, 300_000)
-	return join(a, b, make([]byte, 200_000), a[1000:150_000], []byte("between"), b, a, b[5:200_000])
+	a, b := text(1, 60_000), random(2, 80_000)
+	return join(a, b, make([]byte, 70_000), a[1000:50_000], []byte("between"), b, a, b[5:60_000])
 }
 
 func encode(t testing.TB, e *Encoder, content, prefix []byte) []byte {
@@ -69,7 +69,7 @@ func copyCount(t testing.TB, blob []byte) int {
 
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
-	noise, words := random(10, 1<<20), text(11, 1<<18)
+	noise, words := random(10, 1<<18), text(11, 1<<16)
 	far := join(noise, make([]byte, 9<<20), noise)
 	cases := []struct {
 		name            string
@@ -80,15 +80,15 @@ func TestRoundTrip(t *testing.T) {
 		{"63 bytes twice", join(noise[:63], noise[:63]), nil},
 		{"64 bytes twice", join(noise[:64], noise[:64]), nil},
 		{"65 bytes twice", join(noise[:65], noise[:65]), nil},
-		{"zeros", make([]byte, 5<<20), nil},
+		{"zeros", make([]byte, 1<<20), nil},
 		{"random", noise, nil},
 		{"text", words, nil},
 		{"mixed", mixed(), nil},
 		{"repeat far away", far, nil},
-		{"a period", bytes.Repeat([]byte("0123456789abcdefg"), 100_000), nil},
-		{"all in the prefix", noise[100:900_000], noise},
+		{"a period", bytes.Repeat([]byte("0123456789abcdefg"), 20_000), nil},
+		{"all in the prefix", noise[100:200_000], noise},
 		{"the prefix itself", noise, noise},
-		{"prefix goes on in content", join(noise[500_000:], noise[500_000:], noise[500_000:]), noise},
+		{"prefix goes on in content", join(noise[90_000:], noise[90_000:], noise[90_000:]), noise},
 		{"unrelated prefix", words, noise},
 		{"prefix shorter than a window", words, []byte("short")},
 	}
@@ -113,10 +113,10 @@ func TestRoundTrip(t *testing.T) {
 func TestFramesMeetAnywhere(t *testing.T) {
 	t.Parallel()
 	content := mixed()
-	for _, size := range []int{1, 7, 63, 64, 1000, 65537, 1 << 20} {
+	for _, size := range []int{1, 7, 63, 64, 1000, 65537, 1 << 18} {
 		e := NewEncoder(Default, 3)
 		e.frame = size
-		content := content[:min(len(content), size*3000)]
+		content := content[:min(len(content), size*1000)]
 		blob := encode(t, e, content, content[:50_000])
 		if got := decode(t, blob, content[:50_000], len(content), 3); !bytes.Equal(got, content) {
 			t.Errorf("frames of %d: content read back differs", size)
@@ -161,12 +161,16 @@ func TestCopiesGoOn(t *testing.T) {
 
 func TestDeterminism(t *testing.T) {
 	t.Parallel()
-	content, prefix := join(mixed(), mixed()[:500_000], random(40, 9<<20), text(41, 1<<18)), text(41, 1<<17)
+	content, prefix := join(mixed(), random(40, 1<<18), mixed()), text(41, 1<<16)
+	const frame = 50_000
 	for _, level := range []Level{Fast, Default, Max} {
-		want := encode(t, NewEncoder(level, 1), content, prefix)
+		e := NewEncoder(level, 1)
+		e.frame = frame
+		want := encode(t, e, content, prefix)
 		for _, jobs := range []int{1, 2, 7} {
 			e := NewEncoder(level, jobs)
-			for i := range 3 {
+			e.frame = frame
+			for i := range 2 {
 				if !bytes.Equal(encode(t, e, content, prefix), want) {
 					t.Errorf("%s, %d jobs, call %d: other bytes", level, jobs, i)
 				}
@@ -190,7 +194,7 @@ func TestEncodeBounds(t *testing.T) {
 }
 
 func TestBuffersAreKept(t *testing.T) {
-	content := text(50, 4<<20)
+	content := join(text(50, 1<<18), make([]byte, 4<<20), text(50, 1<<18))
 	e := NewEncoder(Default, 1)
 	encode(t, e, content, nil)
 	var before, after runtime.MemStats
@@ -208,7 +212,7 @@ func TestBuffersAreKept(t *testing.T) {
 
 func TestEstimate(t *testing.T) {
 	t.Parallel()
-	words, noise := text(60, 1<<18), random(61, 3<<20)
+	words, noise := text(60, 1<<17), random(61, 1<<20+1)
 	for _, level := range []Level{Fast, Default, Max} {
 		n := len(encode(t, NewEncoder(level, 1), words, nil))
 		if got := Estimate(words, level); got < n*9/10 || got > n*11/10 {
@@ -253,8 +257,8 @@ func TestStockZstd(t *testing.T) {
 		}
 		t.Skip("zstd is not installed")
 	}
-	noise := random(80, 5<<20)
-	plain := join(text(81, 1<<18), make([]byte, 9<<20), noise)
+	noise := random(80, 1<<20)
+	plain := join(text(81, 1<<16), make([]byte, 9<<20), noise)
 	copied := join(noise, text(81, 100_000), noise)
 	for _, c := range []struct {
 		name          string
