@@ -210,23 +210,6 @@ func TestBuffersAreKept(t *testing.T) {
 	}
 }
 
-func TestEstimate(t *testing.T) {
-	t.Parallel()
-	words, noise := text(60, 1<<17), random(61, 1<<20+1)
-	for _, level := range []Level{Fast, Default, Max} {
-		n := len(encode(t, NewEncoder(level, 1), words, nil))
-		if got := Estimate(words, level); got < n*9/10 || got > n*11/10 {
-			t.Errorf("%s: text: estimated %d, took %d", level, got, n)
-		}
-		if got := Estimate(noise, level); got < len(noise)*99/100 || got > len(noise) {
-			t.Errorf("%s: noise of %d: estimated %d", level, len(noise), got)
-		}
-	}
-	if got := Estimate(nil, Default); got != 0 {
-		t.Errorf("nothing: estimated %d", got)
-	}
-}
-
 func TestCompressible(t *testing.T) {
 	t.Parallel()
 	noise := random(70, 1<<20)
