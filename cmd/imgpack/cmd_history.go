@@ -74,7 +74,7 @@ func (o *historyOptions) run(ctx context.Context, a *app, args []string) error {
 	if len(args) != 1 {
 		return usagef("history takes one IMAGE")
 	}
-	img, _, in, err := a.openImage(ctx, args[0], o.platform, &o.registry)
+	img, _, in, err := a.openImage(ctx, args[0], sourcePolicy{platform: o.platform, registry: &o.registry, documents: true})
 	if err != nil {
 		return &failure{Op: "history", Subject: args[0], Err: err}
 	}

@@ -18,11 +18,13 @@ import (
 type imagesOptions struct {
 	all     bool
 	digests bool
+	receipt string
 }
 
 func (o *imagesOptions) add(fs *pflag.FlagSet) {
 	group(fs, groupOutput, func(fs *pflag.FlagSet) {
 		fs.BoolVar(&o.digests, "digests", false, "show digests, and what became of them: exact, platform or rebuilt")
+		fs.StringVar(&o.receipt, "receipt", "", "also write a receipt to `FILE`: what is here, for pack --since on the other side")
 		fs.BoolVarP(&o.all, "all", "a", false, "as with docker; there are no hidden images here")
 	})
 }
@@ -31,9 +33,9 @@ func newImagesCommand(a *app) *cobra.Command {
 	var o imagesOptions
 	return a.command(spec{
 		use: "images [flags] [NAME | SOURCE]", aliases: []string{"ls"}, group: groupLook, short: "list images of the store, or of a file",
-		long:     "SIZE is what an image takes stored, UNIQUE what no other in the list shares.\nNAME without a tag lists all tags of a repository, as with docker.",
-		examples: "imgpack images\nimgpack images site.imgpack --digests\nimgpack images -q",
-		exits:    []int{codeNo, codeNotFound},
+		long:     "SIZE is what an image takes stored, UNIQUE what no other in the list shares.\nNAME without a tag lists all tags of a repository, as with docker. A receipt\nreads all layers, and replaces FILE.",
+		examples: "imgpack images\nimgpack images site.imgpack --digests\nimgpack images -q\nimgpack images --receipt store.receipt",
+		exits:    []int{codeNo, codeNotFound, codeNoSpace},
 		complete: a.completeSources,
 		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
 	}, o.add)
@@ -102,6 +104,10 @@ func (o *imagesOptions) run(ctx context.Context, a *app, args []string) error {
 		items = append(items, imageRowOf(a, graph, f.Root))
 	}
 	countUnique(graph, items)
+	a.noteDeltas(in)
+	if err := o.writeReceipt(ctx, a, in, args); err != nil {
+		return &failure{Op: "images", Subject: o.receipt, Message: "cannot write the receipt " + quote.Clean(o.receipt), Err: err}
+	}
 	return show(a, listing[imageItem]{
 		doc: listDoc[imageItem]{kind("images"), items}, items: items,
 		name:  func(i imageItem) string { return i.Ref },
@@ -117,6 +123,29 @@ func (o *imagesOptions) run(ctx context.Context, a *app, args []string) error {
 	})
 }
 
+// writeReceipt writes down what was listed.
+func (o *imagesOptions) writeReceipt(ctx context.Context, a *app, in *inputs, args []string) error {
+	switch {
+	case o.receipt == "":
+		return nil
+	case len(in.found) == 0:
+		return &manifests.NotFoundError{Subject: "image to write a receipt of"}
+	}
+	name := "the store"
+	if len(args) == 1 {
+		name = args[0]
+	}
+	base, err := a.newBase(ctx, in, name, false)
+	if err != nil {
+		return err
+	}
+	n, err := writeReceipt(o.receipt, base)
+	if err == nil {
+		a.note("receipt: %s (%s); on the other side: imgpack pack --since %s", quote.Clean(o.receipt), a.size(n), quote.Clean(o.receipt))
+	}
+	return err
+}
+
 // list opens what is to be listed: the store, narrowed by a name as docker
 // does, or a file.
 func (o *imagesOptions) list(ctx context.Context, a *app, args []string) (*inputs, error) {
@@ -126,7 +155,7 @@ func (o *imagesOptions) list(ctx context.Context, a *app, args []string) (*input
 			return nil, err
 		}
 		if ref.Transport != manifests.Auto {
-			return a.openInputs(ctx, args, sourcePolicy{})
+			return a.openInputs(ctx, args, sourcePolicy{documents: o.receipt == ""})
 		}
 		in, err := a.openStoreAll(ctx)
 		if err != nil {

@@ -78,13 +78,17 @@ type inspectedLayer struct {
 	DiffID    digest.Digest
 	Size      int64
 	MediaType string
+	Stored    string `json:",omitempty"` // in a bundle of chunk mode: open, carried or needed
+	Own       *int64 `json:",omitempty"` // bytes of an open layer's content that no other has
+	Shared    *int64 `json:",omitempty"` // what others have too
+	FromBase  int64  `json:",omitempty"` // what is taken from the base of a delta
 }
 
 func (o *inspectOptions) run(ctx context.Context, a *app, args []string) error {
 	if len(args) == 0 {
 		return usagef("inspect needs at least one SOURCE")
 	}
-	policy := sourcePolicy{platform: o.platform, registry: &o.registry}
+	policy := sourcePolicy{platform: o.platform, registry: &o.registry, documents: true}
 	in, err := a.openInputs(ctx, args, policy)
 	if err != nil {
 		return &failure{Op: "inspect", Subject: args[0], Err: err}
@@ -102,14 +106,24 @@ func (o *inspectOptions) run(ctx context.Context, a *app, args []string) error {
 	}
 	items := []inspected{}
 	for _, f := range in.found {
+		storage, err := storageIn(ctx, f.Source)
+		if err != nil {
+			return &failure{Op: "inspect", Subject: f.requested, Err: err}
+		}
 		for _, img := range graph.Images(f.Root) {
 			it, err := inspectImage(f.Root, img)
 			if err != nil {
 				return err
 			}
+			for i := range it.Layers {
+				s := storage[it.Layers[i].Digest]
+				l := &it.Layers[i]
+				l.Stored, l.Own, l.Shared, l.FromBase = s.Stored, s.Own, s.Shared, s.FromBase
+			}
 			items = append(items, it)
 		}
 	}
+	a.noteDeltas(in)
 	return show(a, listing[inspected]{doc: items, items: items,
 		name:  func(i inspected) string { return string(i.ID) },
 		human: func() error { return a.printJSON(items) },
@@ -140,7 +154,7 @@ func inspectImage(r manifests.Root, img *manifests.Image) (inspected, error) {
 		it.RepoTags = append(it.RepoTags, tagged.Familiar())
 	}
 	for _, l := range img.Layers {
-		it.Layers = append(it.Layers, inspectedLayer{l.Blob.Digest, l.DiffID, l.Blob.Size, l.Blob.MediaType})
+		it.Layers = append(it.Layers, inspectedLayer{Digest: l.Blob.Digest, DiffID: l.DiffID, Size: l.Blob.Size, MediaType: l.Blob.MediaType})
 	}
 	return it, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/imgpack/imgpack/archive"
+	"github.com/imgpack/imgpack/dedupe"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -16,6 +17,7 @@ type loadOptions struct {
 	input    string
 	only     []string
 	platform platformFlag
+	bases    baseFlags
 	dryRun   bool
 	force    bool
 }
@@ -26,6 +28,7 @@ func (o *loadOptions) add(fs *pflag.FlagSet) {
 		fs.StringArrayVar(&o.only, "only", nil, "load image `REF` alone (repeatable)")
 	})
 	o.platform.add(fs, "`LIST` of os/arch[/variant], local, all (default: everything there is)")
+	o.bases.add(fs)
 	group(fs, groupSafety, func(fs *pflag.FlagSet) {
 		fs.BoolVar(&o.dryRun, "dry-run", false, "say what would be loaded, and load nothing")
 		fs.BoolVar(&o.force, "force", false, "let a tag of the store move to another image")
@@ -36,7 +39,7 @@ func newLoadCommand(a *app) *cobra.Command {
 	var o loadOptions
 	return a.command(spec{
 		use: "load [flags] [-i FILE | SOURCE...]", group: groupExchange, short: "bring an archive or bundle into the store",
-		long: "Every blob is checked against its digest on the way; an image that does not\nagree in full never appears.",
+		long: "Every blob is checked against its digest on the way; an image that does not\nagree in full never appears. A delta needs its base in the store, or with --base.",
 		examples: "imgpack load -i site.imgpack\n" +
 			"imgpack load site.imgpack//nginx:1.27\n" +
 			"docker save nginx:1.27 | imgpack load",
@@ -75,10 +78,10 @@ func (o *loadOptions) run(ctx context.Context, a *app, args []string) error {
 	case len(args) == 0:
 		args = []string{"-"}
 	}
-	policy := sourcePolicy{platform: o.platform}
+	policy := sourcePolicy{platform: o.platform, bases: o.bases}
 	in, err := a.openInputs(ctx, args, policy)
 	if err != nil {
-		return &failure{Op: "load", Subject: args[0], Err: err}
+		return &failure{Op: "load", Subject: args[0], Kept: storeKept(err), Err: err}
 	}
 	defer in.Close()
 	if err := in.only(o.only); err != nil {
@@ -88,6 +91,14 @@ func (o *loadOptions) run(ctx context.Context, a *app, args []string) error {
 		return &failure{Op: "load", Subject: args[0], Err: err}
 	}
 	return a.addToStore(ctx, in, adding{op: "load", doing: "loading", dryRun: o.dryRun, force: o.force, say: sayLoaded})
+}
+
+// storeKept says that a delta without its base has changed nothing.
+func storeKept(err error) string {
+	if is[*dedupe.MissingBaseError](err) {
+		return "the store is as it was"
+	}
+	return ""
 }
 
 // pathReference writes a file name so that it is read as a path, whatever it

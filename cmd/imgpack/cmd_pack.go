@@ -4,25 +4,34 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strconv"
+	"os"
+	"path/filepath"
+	"strings"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/imgpack/imgpack/dedupe"
+	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 )
 
 type packOptions struct {
-	output   string
-	from     []string
-	platform platformFlag
-	exclude  []string
-	dryRun   bool
-	force    bool
-	registry registryFlags
+	output    string
+	from      []string
+	platform  platformFlag
+	exclude   []string
+	bases     baseFlags
+	since     sinceFlags
+	dedupe    string
+	compress  string
+	receipt   string
+	tempSpace byteSize
+	noResume  bool
+	dryRun    bool
+	force     bool
+	registry  registryFlags
 }
 
 func (o *packOptions) add(fs *pflag.FlagSet) {
@@ -33,113 +42,125 @@ func (o *packOptions) add(fs *pflag.FlagSet) {
 	group(fs, groupSource, func(fs *pflag.FlagSet) {
 		fs.StringArrayVar(&o.exclude, "exclude", nil, "leave out images whose name matches `PATTERN`, as in a shell")
 	})
+	o.since.add(fs, "make a delta: leave out what `OLD` has, a receipt, bundle, archive or image (repeatable)")
+	o.bases.add(fs)
 	group(fs, groupOutput, func(fs *pflag.FlagSet) {
 		fs.StringVarP(&o.output, "output", "o", "", "bundle `FILE` to write; - is standard output")
+		fs.StringVar(&o.dedupe, "dedupe", string(dedupe.ModeChunk), "`MODE`: chunk stores all content that is alike once, layer whole layers only, as an OCI layout")
+		fs.StringVar(&o.compress, "compress", "", "`LEVEL` at which contents are compressed: fast, default or max")
+		fs.StringVar(&o.receipt, "receipt", "", "write a receipt for a later --since to `FILE`, or none (default: beside the bundle, FILE.receipt)")
+		fs.Var(&o.tempSpace, "temp-space", "order contents in portions of `SIZE` beside the output, such as 4G (default: 16G)")
 	})
 	o.registry.add(fs)
 	group(fs, groupSafety, func(fs *pflag.FlagSet) {
-		fs.BoolVar(&o.dryRun, "dry-run", false, "say what would be written, to the byte, and write nothing")
+		fs.BoolVar(&o.dryRun, "dry-run", false, "say what would be written, and write nothing")
 		fs.BoolVar(&o.force, "force", false, "replace an existing file")
+		fs.BoolVar(&o.noResume, "no-resume", false, "do not go on with what an interrupted run left, and leave nothing")
 	})
 }
 
 func newPackCommand(a *app) *cobra.Command {
 	var o packOptions
 	return a.command(spec{
-		use: "pack [flags] -o FILE SOURCE...", group: groupCarry, short: "pack images into one bundle, every layer once",
-		long: "Bundles are sources too: packing an old bundle with further images adds them,\npacking two merges them.",
+		use: "pack [flags] -o FILE SOURCE...", group: groupCarry, short: "pack images into one bundle, every piece of content once",
+		long: "Bundles are sources too: packing an old bundle with further images adds them,\npacking two merges them, packing a delta with its base makes it whole.\nLayers that are compressed already are carried as they are.",
 		examples: "imgpack pack -o site.imgpack nginx:1.27 redis:7.4\n" +
 			"imgpack pack -o site.imgpack -f images.txt --platform linux/amd64,linux/arm64\n" +
-			"imgpack pack -o next.imgpack site.imgpack ./new.tar --dry-run",
+			"imgpack pack -o next.imgpack site.imgpack ./new.tar --dry-run\n" +
+			"imgpack pack -o delta.imgpack -f images.txt --since site.imgpack.receipt",
 		exits:    []int{codeNo, codeNotFound, codeDenied, codeUnreachable, codeNoSpace, codeConflict},
 		complete: a.completeSources,
 		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
 	}, o.add)
 }
 
-// packDoc is what pack says as data.
-type packDoc struct {
-	envelope
-	DryRun  bool       `json:"dryRun"`
-	Output  outputDoc  `json:"output"`
-	Images  []imageRow `json:"images"`
-	Totals  totalsDoc  `json:"totals"`
-	Seconds float64    `json:"seconds"`
-}
+// noReceipt is the word for --receipt that asks for none.
+const noReceipt = "none"
 
-type outputDoc struct {
-	Path   string        `json:"path"`
-	Bytes  int64         `json:"bytes"`
-	Digest digest.Digest `json:"digest,omitempty"` // the bundle's identity: of its index
-}
-
-// imageRow is one image of a plan.
-type imageRow struct {
-	Ref         string          `json:"ref"`
-	Requested   string          `json:"requested,omitempty"`
-	Platform    string          `json:"platform"`
-	Digest      digest.Digest   `json:"digest"`
-	IndexDigest digest.Digest   `json:"indexDigest,omitempty"`
-	State       manifests.State `json:"digestState"`
-	Layers      int             `json:"layers"`
-	Bytes       int64           `json:"bytes"`
-	NewBytes    int64           `json:"newBytes"`
-	display     string
-}
-
-type totalsDoc struct {
-	Images         int   `json:"images"`
-	Layers         int   `json:"layers"`
-	DistinctLayers int   `json:"distinctLayers"`
-	Bytes          int64 `json:"bytes"`
-	Stored         int64 `json:"stored"`
-	SavedByLayers  int64 `json:"savedByLayers"`
+func (o *packOptions) check() error {
+	switch dedupe.Mode(o.dedupe) {
+	case dedupe.ModeChunk:
+	case dedupe.ModeLayer:
+		if o.compress != "" {
+			return usagef("--compress is for --dedupe chunk: layer mode keeps layers as they are")
+		}
+		if len(o.since.list) > 0 {
+			return usagef("--since is for --dedupe chunk: a bundle in layer mode stands alone")
+		}
+	default:
+		return usagef("--dedupe is chunk or layer, not %q", o.dedupe)
+	}
+	switch dedupe.Level(o.compress) {
+	case "", dedupe.LevelFast, dedupe.LevelDefault, dedupe.LevelMax:
+	default:
+		return usagef("--compress is fast, default or max, not %q", o.compress)
+	}
+	if o.output == "" && !o.dryRun {
+		return usagef("pack needs -o FILE").hint("-o - writes to standard output")
+	}
+	if o.receipt != "" && o.receipt == o.output {
+		return usagef("--receipt and -o name the same file")
+	}
+	return nil
 }
 
 func (o *packOptions) run(ctx context.Context, a *app, args []string) error {
 	start := a.now()
-	var out *sink
-	if o.output == "" && !o.dryRun {
-		return usagef("pack needs -o FILE").hint("-o - writes to standard output")
+	if err := o.check(); err != nil {
+		return err
 	}
+	var out *sink
 	if !o.dryRun {
 		var err error
 		if out, err = a.openSink(o.output, o.force); err != nil {
 			return err
 		}
 	}
-	in, err := o.gather(ctx, a, args)
+	policy := sourcePolicy{platform: o.platform, registry: &o.registry, bases: o.bases, beside: o.output}
+	in, err := o.gather(ctx, a, args, policy)
 	if err != nil {
 		return &failure{Op: "pack", Subject: o.output, Err: err}
 	}
 	defer in.Close()
+	bases, closeBases, err := o.since.read(ctx, a, policy, false)
+	if err != nil {
+		return &failure{Op: "pack", Subject: o.output, Err: err}
+	}
+	defer closeBases()
 	graph, err := manifests.NewGraph(ctx, in.entries(), a.g.parallel)
 	if err != nil {
 		return &failure{Op: "pack", Subject: o.output, Err: err}
 	}
-	plan, err := dedupe.NewPlan(graph, dedupe.PlanOptions{Mode: dedupe.ModeLayer})
+	plan, err := dedupe.NewPlan(graph, dedupe.PlanOptions{Mode: dedupe.Mode(o.dedupe), Level: dedupe.Level(o.compress), Bases: bases})
 	if err != nil {
-		return &failure{Op: "pack", Subject: o.output, Err: err}
+		return &failure{Op: "pack", Subject: o.output, Hint: conflictHint(err, in), Err: err}
 	}
-	summary, err := plan.Estimate(ctx, dedupe.Options{})
-	if err != nil {
-		return &failure{Op: "pack", Subject: o.output, Err: err}
-	}
-	doc := packDoc{envelope: kind("pack"), DryRun: o.dryRun, Output: outputDoc{o.output, summary.Size, summary.Digest}}
-	doc.fill(summary, in)
+	doc := o.doc(bases)
 	if o.dryRun {
-		doc.Seconds = a.now().Sub(start).Seconds()
-		return o.showPlan(a, doc)
+		return o.estimate(ctx, a, start, plan, in, graph, doc)
 	}
-	if err := o.write(ctx, a, out, plan); err != nil {
+	summary, err := o.write(ctx, a, out, plan)
+	if err != nil {
+		return err
+	}
+	doc.fill(summary, in)
+	if err := o.writeReceipt(a, out, summary, &doc); err != nil {
 		return err
 	}
 	doc.Seconds = a.now().Sub(start).Seconds()
-	return o.showDone(a, out, doc, a.now().Sub(start).Seconds())
+	return o.showDone(a, out, doc)
+}
+
+// conflictHint is for a delta beside the bundle it replaces images of.
+func conflictHint(err error, in *inputs) string {
+	if is[*manifests.ConflictError](err) && len(in.deltas()) > 0 {
+		return "to apply the delta alone, give the older bundle with --base"
+	}
+	return ""
 }
 
 // gather opens all sources and narrows them to what is to be packed.
-func (o *packOptions) gather(ctx context.Context, a *app, args []string) (*inputs, error) {
+func (o *packOptions) gather(ctx context.Context, a *app, args []string, policy sourcePolicy) (*inputs, error) {
 	texts, err := a.readLists(o.from)
 	if err != nil {
 		return nil, err
@@ -148,7 +169,6 @@ func (o *packOptions) gather(ctx context.Context, a *app, args []string) (*input
 	if len(texts) == 0 {
 		return nil, usagef("pack needs at least one SOURCE, or a list with -f")
 	}
-	policy := sourcePolicy{platform: o.platform, registry: &o.registry}
 	in, err := a.openInputs(ctx, texts, policy)
 	if err != nil {
 		return nil, err
@@ -168,81 +188,74 @@ func (o *packOptions) gather(ctx context.Context, a *app, args []string) (*input
 	return in, nil
 }
 
-func (o *packOptions) write(ctx context.Context, a *app, out *sink, plan *dedupe.Plan) error {
+func (o *packOptions) options(a *app, p *progress) dedupe.Options {
+	spool := sourcePolicy{beside: o.output}.spoolDir(a)
+	return dedupe.Options{Jobs: a.g.parallel, Progress: p.report(), Replace: o.force, SpoolDir: spool, SpoolLimit: int64(o.tempSpace)}
+}
+
+func (o *packOptions) write(ctx context.Context, a *app, out *sink, plan *dedupe.Plan) (*dedupe.Summary, error) {
 	p := a.startProgress("packing", plan.Transfer())
 	defer p.end()
-	options := dedupe.Options{Jobs: a.g.parallel, Progress: p.report(), Replace: o.force}
+	options := o.options(a, p)
+	if !o.noResume {
+		options.Keep = func(err error) bool { return worthKeeping(ctx, err) }
+	}
+	var summary *dedupe.Summary
 	err := out.write(ctx, writer{
-		file: func(ctx context.Context, path string) error {
-			_, err := plan.WriteFile(ctx, path, options)
+		file: func(ctx context.Context, path string) (err error) {
+			summary, err = plan.WriteFile(ctx, path, options)
 			return err
 		},
-		stream: func(ctx context.Context, w io.Writer) error {
-			_, err := plan.Write(ctx, w, options)
+		stream: func(ctx context.Context, w io.Writer) (err error) {
+			if options.SpoolDir == a.g.store {
+				if err := os.MkdirAll(options.SpoolDir, 0o700); err != nil {
+					return err
+				}
+			}
+			summary, err = plan.Write(ctx, w, options)
 			return err
 		},
 	})
 	if err != nil {
-		return &failure{Op: "pack", Subject: out.path, Message: "cannot pack into " + quote.Clean(out.path), Kept: out.kept(), Err: err}
-	}
-	return nil
-}
-
-func (d *packDoc) fill(s *dedupe.Summary, in *inputs) {
-	requested := map[string]string{}
-	for _, f := range in.found {
-		requested[rootKey(f.Root)] = f.requested
-	}
-	for _, r := range s.Rows {
-		d.Images = append(d.Images, imageRow{
-			Ref: refOf(r.Root), Requested: requested[rootKey(r.Root)], Platform: platformsOf(r.Images),
-			Digest: r.Root.Descriptor.Digest, IndexDigest: r.Root.Index, State: r.Root.State(),
-			Layers: r.Layers, Bytes: r.Bytes, NewBytes: r.NewBytes, display: r.Root.Display(),
-		})
-	}
-	t := s.Totals
-	d.Totals = totalsDoc{t.Images, t.Layers, t.DistinctLayers, t.Bytes, t.Stored, t.Bytes - t.Stored}
-}
-
-// savedPercent is how much smaller the bundle is than its images one by one.
-func (t totalsDoc) savedPercent() int {
-	if t.Bytes <= 0 {
-		return 0
-	}
-	return int(100 * (t.Bytes - t.Stored) / t.Bytes)
-}
-
-func (o *packOptions) showPlan(a *app, d packDoc) error {
-	return show(a, listing[imageRow]{doc: d, items: d.Images, name: func(r imageRow) string { return r.Ref }, human: func() error {
-		if err := a.planTable(d.Images, d.Totals); err != nil {
-			return err
+		f := &failure{Op: "pack", Subject: out.path, Message: "cannot pack into " + quote.Clean(out.path), Kept: out.kept(), Err: err}
+		if n, ok := out.unfinished(); ok && !o.noResume && worthKeeping(ctx, err) {
+			f.Kept += fmt.Sprintf("; %s of it are kept in %s", a.size(n), quote.Clean(atomicfile.TempPath(out.path)))
+			f.Hint = "run the same line again to go on from there"
 		}
-		return a.printf("\nbundle of %s (%d bytes); the images one by one: %s; %d%% saved by layers they share\n",
-			a.size(d.Output.Bytes), d.Output.Bytes, a.size(d.Totals.Bytes), d.Totals.savedPercent())
-	}})
-}
-
-// planTable is the table of what a bundle or tar will hold.
-func (a *app) planTable(rows []imageRow, totals totalsDoc) error {
-	t := newTable(column{head: "IMAGE"}, column{head: "PLATFORM", drop: 2}, column{head: "LAYERS", right: true, drop: 3},
-		column{head: "SIZE", right: true}, column{head: "NEW", right: true}, column{head: "DIGEST", drop: 1})
-	for _, r := range rows {
-		t.add(r.display, r.Platform, strconv.Itoa(r.Layers), a.size(r.Bytes), a.size(r.NewBytes), string(r.State))
+		return nil, f
 	}
-	t.add(count(totals.Images, "image"), "", fmt.Sprintf("%d (%d)", totals.Layers, totals.DistinctLayers), a.size(totals.Bytes), a.size(totals.Stored), "")
-	return t.write(a.Out, a.tableWidth(), true)
+	return summary, nil
 }
 
-func (o *packOptions) showDone(a *app, out *sink, d packDoc, seconds float64) error {
-	line := fmt.Sprintf("packed %s into %s: %s, %s, %d%% smaller than separate, %s", count(d.Totals.Images, "image"), quote.Clean(out.path),
-		a.size(d.Output.Bytes), count(d.Totals.DistinctLayers, "layer"), d.Totals.savedPercent(), secondsText(seconds))
-	if out.toStdout() {
-		a.note("%s", line)
+// worthKeeping reports that what a failed run has written is of use to the
+// next: it was stopped, or what it read from went away.
+func worthKeeping(ctx context.Context, err error) bool {
+	switch codeOf(interrupted(ctx, err)) {
+	case codeInterrupted, codeTerminated, codeUnreachable:
+		return true
+	}
+	return false
+}
+
+// writeReceipt keeps what the other side will have, for the next delta.
+func (o *packOptions) writeReceipt(a *app, out *sink, summary *dedupe.Summary, doc *packDoc) error {
+	path := o.receipt
+	if path == "" && out.stream == nil {
+		path = out.path + receiptSuffix
+	}
+	if path == "" || path == noReceipt || summary.Receipt == nil {
 		return nil
 	}
-	return show(a, listing[imageRow]{doc: d, items: d.Images,
-		name:  func(r imageRow) string { return r.Ref },
-		human: func() error { return a.printf("%s\n", line) },
-		quiet: func() error { return a.printf("%s %s\n", d.Output.Digest, out.path) },
-	})
+	name := out.path
+	if out.stream != nil {
+		name = strings.TrimSuffix(path, receiptSuffix)
+	}
+	id := dedupe.BaseID{Name: filepath.Base(name), Date: a.now(), Digest: summary.Digest}
+	n, err := writeReceipt(path, summary.Receipt.WithID(id))
+	if err != nil {
+		return &failure{Op: "pack", Subject: path, Message: "cannot write the receipt " + quote.Clean(path), Kept: quote.Clean(out.path) + " is written and whole",
+			Hint: "imgpack images --receipt FILE " + quote.Clean(out.path) + " makes one of the bundle", Err: err}
+	}
+	doc.Output.Receipt, doc.Output.ReceiptBytes = path, n
+	return nil
 }

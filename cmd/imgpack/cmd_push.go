@@ -17,6 +17,7 @@ type pushOptions struct {
 	mapping  string
 	only     []string
 	platform platformFlag
+	bases    baseFlags
 	dryRun   bool
 	force    bool
 	registry registryFlags
@@ -27,6 +28,7 @@ func (o *pushOptions) add(fs *pflag.FlagSet) {
 		fs.StringArrayVar(&o.only, "only", nil, "push image `REF` alone (repeatable)")
 	})
 	o.platform.add(fs, "`LIST` of os/arch[/variant], local, all (default: everything there is)")
+	o.bases.add(fs)
 	group(fs, groupOutput, func(fs *pflag.FlagSet) {
 		fs.StringVar(&o.mapping, "map", mapKeep, "keep the whole name below DEST, strip its registry, or flat: its last part only")
 	})
@@ -83,7 +85,7 @@ func (o *pushOptions) run(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	policy := sourcePolicy{platform: o.platform, registry: &o.registry}
+	policy := sourcePolicy{platform: o.platform, registry: &o.registry, bases: o.bases}
 	if dest == "" {
 		policy.registry = nil
 	}

@@ -79,7 +79,7 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	img, f, in, err := a.openImage(ctx, args[0], o.platform, nil)
+	img, f, in, err := a.openImage(ctx, args[0], sourcePolicy{platform: o.platform})
 	if err != nil {
 		return &failure{Op: "run", Subject: args[0], Err: err}
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/imgpack/imgpack/archive"
+	"github.com/imgpack/imgpack/dedupe"
 	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/codec"
 	"github.com/imgpack/imgpack/internal/quote"
@@ -23,6 +26,8 @@ type saveOptions struct {
 	as       string
 	platform platformFlag
 	compress string
+	bases    baseFlags
+	since    sinceFlags
 	dryRun   bool
 	registry registryFlags
 }
@@ -31,6 +36,8 @@ const asLayout = "oci"
 
 func (o *saveOptions) add(fs *pflag.FlagSet) {
 	o.platform.add(fs, "`LIST` of os/arch[/variant], local, all; what a file holds is taken whole unless given")
+	o.since.add(fs, "leave out layers that `OLD` has, a receipt, bundle, archive or image: for an engine that holds it (repeatable)")
+	o.bases.add(fs)
 	group(fs, groupOutput, func(fs *pflag.FlagSet) {
 		fs.StringVarP(&o.output, "output", "o", "", "`FILE` to write, replacing what was there; default and -: standard output")
 		fs.StringVar(&o.as, "as", string(archive.Hybrid), "docker-archive (an OCI layout too), oci-archive, or oci (a directory)")
@@ -46,10 +53,11 @@ func newSaveCommand(a *app) *cobra.Command {
 	var o saveOptions
 	return a.command(spec{
 		use: "save [flags] [-o FILE] SOURCE...", group: groupExchange, short: "write images to a tar that every engine loads",
-		long: "The tar is docker's archive and an OCI layout in one, each blob once. As with\ndocker, an existing FILE is replaced.",
+		long: "The tar is docker's archive and an OCI layout in one, each blob once. As with\ndocker, an existing FILE is replaced. With --since it loads only where the layers\nleft out are: in docker and containerd, in podman where it holds one image.",
 		examples: "imgpack save -o nginx.tar nginx:1.27\n" +
 			"imgpack save site.imgpack//nginx:1.27 | ssh HOST docker load\n" +
-			"imgpack save --as oci -o ./layout site.imgpack",
+			"imgpack save --as oci -o ./layout site.imgpack\n" +
+			"imgpack save -o update.tar --since old.tar nginx:1.27",
 		exits:    []int{codeNo, codeNotFound, codeDenied, codeUnreachable, codeNoSpace},
 		complete: a.completeSources,
 		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
@@ -63,7 +71,15 @@ type saveDoc struct {
 	Output  outputDoc  `json:"output"`
 	Images  []imageRow `json:"images"`
 	Totals  totalsDoc  `json:"totals"`
+	Since   []baseDoc  `json:"since"`
+	Omitted omittedDoc `json:"omitted"`
 	Seconds float64    `json:"seconds"`
+}
+
+// omittedDoc is what the base has and the tar has not.
+type omittedDoc struct {
+	Layers int   `json:"layers"`
+	Bytes  int64 `json:"bytes"`
 }
 
 func (o *saveOptions) run(ctx context.Context, a *app, args []string) error {
@@ -78,7 +94,7 @@ func (o *saveOptions) run(ctx context.Context, a *app, args []string) error {
 			return err
 		}
 	}
-	policy := sourcePolicy{platform: o.platform, registry: &o.registry}
+	policy := sourcePolicy{platform: o.platform, registry: &o.registry, bases: o.bases, beside: o.output}
 	in, err := a.openInputs(ctx, args, policy)
 	if err != nil {
 		return &failure{Op: "save", Subject: o.output, Err: err}
@@ -87,20 +103,30 @@ func (o *saveOptions) run(ctx context.Context, a *app, args []string) error {
 	if err := a.choosePlatforms(ctx, in, policy); err != nil {
 		return &failure{Op: "save", Subject: o.output, Err: err}
 	}
+	policy.documents = true // of a base only the digests of layers are asked for
+	bases, closeBases, err := o.since.read(ctx, a, policy, true)
+	if err != nil {
+		return &failure{Op: "save", Subject: o.output, Err: err}
+	}
+	defer closeBases()
 	graph, err := manifests.NewGraph(ctx, in.entries(), a.g.parallel)
 	if err != nil {
 		return &failure{Op: "save", Subject: o.output, Err: err}
 	}
-	doc := saveDoc{envelope: kind("save"), DryRun: o.dryRun, As: o.as, Output: outputDoc{Path: o.output}}
+	doc := saveDoc{envelope: kind("save"), DryRun: o.dryRun, As: o.as, Output: outputDoc{Path: o.output}, Since: basesOf(idsOf(bases))}
 	doc.Images, doc.Totals = graphRows(graph, in)
 	if o.as == asLayout {
 		return o.layout(ctx, a, graph, doc)
 	}
-	tar, err := archive.PlanTar(graph, archive.TarOptions{Kind: archive.TarKind(o.as)})
+	tar, err := archive.PlanTar(graph, archive.TarOptions{Kind: archive.TarKind(o.as), Omit: omit(bases)})
 	if err != nil {
 		return &failure{Op: "save", Subject: o.output, Err: err}
 	}
 	doc.Output.Bytes = tar.Size()
+	for _, d := range tar.Omitted() {
+		doc.Omitted.Layers++
+		doc.Omitted.Bytes += d.Size
+	}
 	if o.dryRun {
 		if format != codec.None {
 			a.note("note: sizes are before compression, which cannot be told beforehand")
@@ -114,6 +140,16 @@ func (o *saveOptions) run(ctx context.Context, a *app, args []string) error {
 	return o.showDone(a, out, doc)
 }
 
+// omit says which layers the bases have; nil where there are none.
+func omit(bases []*dedupe.Base) func(manifests.Layer) bool {
+	if len(bases) == 0 {
+		return nil
+	}
+	return func(l manifests.Layer) bool {
+		return slices.ContainsFunc(bases, func(b *dedupe.Base) bool { return b.Has(l.Blob.Digest) })
+	}
+}
+
 func (o *saveOptions) check(args []string) (codec.Format, int, error) {
 	if len(args) == 0 {
 		return "", 0, usagef("save needs at least one SOURCE")
@@ -123,6 +159,9 @@ func (o *saveOptions) check(args []string) (codec.Format, int, error) {
 	case asLayout:
 		if o.output == "" || o.output == "-" {
 			return "", 0, usagef("--as oci writes a directory: name it with -o DIR")
+		}
+		if len(o.since.list) > 0 {
+			return "", 0, usagef("--since is for tars: an OCI layout must hold all that it lists")
 		}
 	case "docker":
 		return "", 0, usagef("--as docker is not known").hint("did you mean docker-archive?")
@@ -221,14 +260,22 @@ func (o *saveOptions) showPlan(a *app, d saveDoc) error {
 		if err := a.planTable(d.Images, d.Totals); err != nil {
 			return err
 		}
-		return a.printf("\n%s of %s (%d bytes)\n", d.As, a.size(d.Output.Bytes), d.Output.Bytes)
+		return a.printf("\n%s of %s (%d bytes)%s\n", d.As, a.size(d.Output.Bytes), d.Output.Bytes, d.leaning(a))
 	}})
+}
+
+// leaning says what is not in the tar, and where it must be.
+func (d saveDoc) leaning(a *app) string {
+	if d.Omitted.Layers == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %s of %s left out: where it is loaded, %s must be there", count(d.Omitted.Layers, "layer"), a.size(d.Omitted.Bytes), baseNames(d.Since))
 }
 
 // showDone is silent but for --json, as docker save is, and a note.
 func (o *saveOptions) showDone(a *app, out *sink, d saveDoc) error {
 	if out.toStdout() || a.g.format == "table" {
-		a.note("saved %s to %s: %s, %s", count(len(d.Images), "image"), quote.Clean(out.path), a.size(d.Output.Bytes), secondsText(d.Seconds))
+		a.note("saved %s to %s: %s%s, %s", count(len(d.Images), "image"), quote.Clean(out.path), a.size(d.Output.Bytes), d.leaning(a), secondsText(d.Seconds))
 		return nil
 	}
 	return show(a, listing[imageRow]{doc: d, items: d.Images, name: func(r imageRow) string { return r.Ref }, human: nothing})

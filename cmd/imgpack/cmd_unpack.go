@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ type unpackOptions struct {
 	as       string
 	noXattrs bool
 	platform platformFlag
+	bases    baseFlags
 }
 
 // What unpack makes.
@@ -27,6 +29,7 @@ const (
 
 func (o *unpackOptions) add(fs *pflag.FlagSet) {
 	o.platform.add(fs, "`OS/ARCH`[/VARIANT] (default: local)")
+	o.bases.add(fs)
 	group(fs, groupOutput, func(fs *pflag.FlagSet) {
 		fs.StringVar(&o.as, "as", asRootfs, "rootfs (one tree) or layers (one directory each, and the mount line)")
 		fs.BoolVar(&o.noXattrs, "no-xattrs", false, "leave out extended attributes")
@@ -75,7 +78,7 @@ func (o *unpackOptions) run(ctx context.Context, a *app, args []string) error {
 		return usagef("--as is rootfs or layers, not %q", o.as)
 	}
 	start := a.now()
-	img, f, in, err := a.openImage(ctx, args[0], o.platform, nil)
+	img, f, in, err := a.openImage(ctx, args[0], sourcePolicy{platform: o.platform, bases: o.bases, beside: filepath.Clean(args[1])})
 	if err != nil {
 		return &failure{Op: "unpack", Subject: args[0], Err: err}
 	}

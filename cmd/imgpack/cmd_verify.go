@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -19,6 +20,7 @@ import (
 type verifyOptions struct {
 	quick, deep bool
 	platform    platformFlag
+	bases       baseFlags
 	registry    registryFlags
 }
 
@@ -28,6 +30,7 @@ func (o *verifyOptions) add(fs *pflag.FlagSet) {
 		fs.BoolVar(&o.deep, "deep", false, "also unpack every layer, compare diff IDs, look for unsafe entries")
 	})
 	o.platform.add(fs, "`LIST` of os/arch[/variant], local, all (default: everything there is)")
+	o.bases.add(fs)
 	o.registry.add(fs)
 }
 
@@ -35,7 +38,7 @@ func newVerifyCommand(a *app) *cobra.Command {
 	var o verifyOptions
 	return a.command(spec{
 		use: "verify [flags] SOURCE...", group: groupCarry, short: "prove a bundle, archive or image is what it claims",
-		long: "The verdict is pass, fail (exit 1) or unchecked: what cannot be read is never\ncalled bad.",
+		long: "The verdict is pass, fail (exit 1) or unchecked: what cannot be read is never\ncalled bad. A delta is verified with its base, from the store or --base.",
 		examples: "imgpack verify site.imgpack\n" +
 			"imgpack verify --deep site.imgpack//nginx:1.27\n" +
 			"imgpack verify --json site.imgpack > verdict.json",
@@ -113,7 +116,7 @@ func (d verifyDoc) failure() error {
 func (o *verifyOptions) one(ctx context.Context, a *app, text string) (*verifyDoc, error) {
 	doc := &verifyDoc{envelope: kind("verify"), Subject: subjectDoc{Source: text}, Tool: toolDoc{"imgpack", version}, Started: a.now().UTC().Truncate(time.Second)}
 	start := a.now()
-	policy := sourcePolicy{platform: o.platform, registry: &o.registry}
+	policy := sourcePolicy{platform: o.platform, registry: &o.registry, bases: o.bases}
 	var given bool
 	in, err := a.openInputs(ctx, []string{text}, policy)
 	if err == nil {
@@ -144,6 +147,9 @@ func (o *verifyOptions) one(ctx context.Context, a *app, text string) (*verifyDo
 	defer p.end()
 	options.Progress = p.report()
 	doc.Report, err = verify.Run(ctx, in.found[0].Source, in.roots(), options)
+	if err == nil && !o.quick {
+		err = doc.audit(ctx, in) // last: it spares what was read already
+	}
 	doc.Seconds = a.now().Sub(start).Seconds()
 	if err != nil && ctx.Err() != nil {
 		return nil, err
@@ -164,13 +170,55 @@ func holds(ctx context.Context, in *inputs) []digest.Digest {
 	return bundle.Blobs()
 }
 
+// checkBundle is the ID of the check of what a bundle in chunk mode puts layers
+// together from.
+const checkBundle = "bundle"
+
+// audit adds the check of every segment and recipe of a bundle in chunk mode.
+// An error means that they could not be read.
+func (d *verifyDoc) audit(ctx context.Context, in *inputs) error {
+	b, ok := in.container().(*dedupe.Bundle)
+	if !ok || b.Info().Mode != dedupe.ModeChunk {
+		return nil
+	}
+	info := b.Info()
+	c := verify.Check{ID: checkBundle, Result: verify.ResultPass, Items: info.Segments, Bytes: info.Contents, Findings: []verify.Finding{},
+		Detail: fmt.Sprintf("%s, recipes of %s", count(info.Segments, "segment"), count(info.Open, "layer"))}
+	for _, err := range joined(b.Audit(ctx)) {
+		bad, damaged := errors.AsType[*manifests.ContentError](err)
+		if !damaged {
+			d.Verdict = verify.Unchecked
+			return err
+		}
+		c.Result, d.Verdict = verify.ResultFail, verify.Fail
+		c.Findings = append(c.Findings, verify.Finding{Kind: bad.Kind, Subject: bad.Subject, Message: bad.Err.Error()})
+	}
+	after := slices.IndexFunc(d.Checks, func(c verify.Check) bool { return c.ID == verify.CheckFile })
+	d.Checks = slices.Insert(d.Checks, after+1, c)
+	return nil
+}
+
+// joined takes errors apart that were joined; none is none.
+func joined(err error) []error {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		return many.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
+}
+
 // file describes the container that was opened, where there is one.
 func (d *verifyDoc) file(a *app, in *inputs) (verify.Check, bool) {
 	switch src := in.container().(type) {
 	case *dedupe.Bundle:
 		info := src.Info()
 		d.Subject.Bytes, d.Subject.Digest = info.Size, info.Digest
-		detail := fmt.Sprintf("bundle format %d, %s, %s, %s", info.Version, a.size(info.Size), count(len(in.found), "image"), count(info.Blobs, "blob"))
+		detail := fmt.Sprintf("bundle format %d, %s mode, %s, %s, %s", info.Version, info.Mode, a.size(info.Size), count(len(in.found), "image"), count(info.Blobs, "blob"))
+		if needs := src.Needs(); needs != nil {
+			detail += ", a delta on " + baseNames(basesOf(needs.Bases))
+		}
 		return verify.FileCheck(detail, info.Blobs, info.Size), true
 	case interface{ Format() archive.Format }:
 		detail := fmt.Sprintf("%s, %s", src.Format(), count(len(in.found), "image"))

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/imgpack/imgpack/archive"
+	"github.com/imgpack/imgpack/dedupe"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -61,11 +62,11 @@ func (a *app) storeNames(typed string) []cobra.Completion {
 func (a *app) namesInside(file, typed string) []cobra.Completion {
 	ctx, cancel := context.WithTimeout(context.Background(), completionTime)
 	defer cancel()
-	src, err := a.openFile(ctx, manifests.Reference{Transport: manifests.Path, Path: file, Position: -1})
+	src, closeSource, err := a.openFile(ctx, manifests.Reference{Transport: manifests.Path, Path: file, Position: -1}, a.g.store)
 	if err != nil {
 		return nil
 	}
-	defer src.Close()
+	defer closeSource()
 	roots, err := src.Roots(ctx)
 	if err != nil {
 		return nil
@@ -92,23 +93,25 @@ var flagWords = map[string][]cobra.Completion{
 	"format":   {"table", "json", "jsonl", "name"},
 	"progress": {"auto", "bar", "plain", "json", "none"},
 	"color":    {"auto", "always", "never"},
-	"compress": {"none", "gzip", "zstd"},
+	"dedupe":   {string(dedupe.ModeChunk), string(dedupe.ModeLayer)},
 	"map":      {mapKeep, mapStrip, mapFlat},
 	"network":  {"none", "host"},
 	"raw":      {"manifest", "config", "index"},
 }
 
-// asWords are what --as completes to, by command.
-var asWords = map[string][]cobra.Completion{
-	"save":   {string(archive.Hybrid), string(archive.OCI), asLayout},
-	"unpack": {asRootfs, asLayers},
+// commandWords are flagWords of flags that differ between commands.
+var commandWords = map[string][]cobra.Completion{
+	"save as":       {string(archive.Hybrid), string(archive.OCI), asLayout},
+	"unpack as":     {asRootfs, asLayers},
+	"save compress": {"none", "gzip", "zstd"},
+	"pack compress": {string(dedupe.LevelFast), string(dedupe.LevelDefault), string(dedupe.LevelMax)},
 }
 
 func completeFlags(cmd *cobra.Command) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		words := flagWords[f.Name]
-		if f.Name == "as" {
-			words = asWords[cmd.Name()]
+		if words == nil {
+			words = commandWords[cmd.Name()+" "+f.Name]
 		}
 		if words != nil { // the flag is there and new: it cannot fail
 			_ = cmd.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/imgpack/imgpack/archive"
+	"github.com/imgpack/imgpack/dedupe"
 	"github.com/imgpack/imgpack/manifests"
 	"github.com/imgpack/imgpack/sandbox"
 )
@@ -160,6 +161,7 @@ var codeRules = []struct {
 	{codeUsage, is[*usageError]},
 	{codeFailed, is[*internalError]},
 	{codeNo, is[*manifests.ContentError]},
+	{codeNotFound, is[*dedupe.MissingBaseError]},
 	{codeNo, isMissingBlob},
 	{codeUsage, is[*manifests.InputError]},
 	{codeUnreachable, is[*offlineError]},

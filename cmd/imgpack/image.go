@@ -8,8 +8,8 @@ import (
 
 // openImage finds the one image of one platform that text names. The inputs
 // are to be closed.
-func (a *app) openImage(ctx context.Context, text string, p platformFlag, registry *registryFlags) (*manifests.Image, found, *inputs, error) {
-	policy := sourcePolicy{platform: p, registry: registry, onePlatform: true}
+func (a *app) openImage(ctx context.Context, text string, policy sourcePolicy) (*manifests.Image, found, *inputs, error) {
+	policy.onePlatform = true
 	in, err := a.openInputs(ctx, []string{text}, policy)
 	if err != nil {
 		return nil, found{}, nil, err

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/imgpack/imgpack/archive"
+	"github.com/imgpack/imgpack/dedupe"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -106,6 +107,9 @@ func hintFor(err error) string {
 			return "see: " + e.command + " --help"
 		}
 	}
+	if e, ok := errors.AsType[*dedupe.MissingBaseError](err); ok {
+		return baseHint(e)
+	}
 	if e, ok := errors.AsType[*manifests.NotFoundError](err); ok {
 		return suggestion(e)
 	}
@@ -124,6 +128,15 @@ func hintFor(err error) string {
 		return "free some space, then run the same line again"
 	}
 	return ""
+}
+
+// baseHint says how a delta gets its base.
+func baseHint(e *dedupe.MissingBaseError) string {
+	name := "FILE"
+	if len(e.Bases) > 0 && e.Bases[0].Name != "" {
+		name = e.Bases[0].Name
+	}
+	return fmt.Sprintf("give it with --base %s, or load it into the store first", name)
 }
 
 // maxListed bounds the alternatives a hint lists.

@@ -61,7 +61,7 @@ func newRoot(a *app) *cobra.Command {
 var commands = []func(*app) *cobra.Command{
 	newPackCommand, newVerifyCommand,
 	newSaveCommand, newLoadCommand, newPullCommand, newPushCommand,
-	newImagesCommand, newInspectCommand, newHistoryCommand,
+	newImagesCommand, newTreeCommand, newInspectCommand, newHistoryCommand,
 	newUnpackCommand, newRunCommand,
 	newTagCommand, newRmiCommand, newGCCommand,
 	newVersionCommand, newCompletionCommand,
@@ -135,6 +135,8 @@ var absent = map[string]string{
 	"volume":  "imgpack keeps no volumes",
 	"copy":    "did you mean push (to a registry), save (to a file) or pull (into the store)?",
 	"add":     "did you mean pack? it takes bundles among its sources",
+	"apply":   "did you mean pack? pack base.imgpack delta.imgpack -o full.imgpack applies a delta",
+	"diff":    "did you mean tree? it shows what images share",
 	"merge":   "did you mean pack? it takes bundles among its sources",
 	"remove":  "did you mean rmi?",
 	"list":    "did you mean images?",

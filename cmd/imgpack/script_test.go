@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
@@ -48,6 +50,7 @@ func TestScripts(t *testing.T) {
 			"registry": scriptRegistry,
 			"damage":   scriptDamage,
 			"same":     scriptSame,
+			"await":    scriptAwait,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -102,8 +105,33 @@ func scriptFixture(ts *testscript.TestScript, neg bool, args []string) {
 	case "program":
 		ts.Check(b.SaveLayout(path, fixtures.Root("example.com/prog:1", programImage(ts, b))))
 	default:
+		if versions, ok := strings.CutPrefix(args[0], "series"); ok {
+			scriptSeries(ts, versions, path)
+			return
+		}
 		ts.Fatalf("unknown fixture %q", args[0])
 	}
+}
+
+// scriptSeries writes versions of one application, each a digit: "series12" is
+// a docker archive of two, whose layers are not compressed, and "series-gzip12"
+// a layout with layers that are.
+func scriptSeries(ts *testscript.TestScript, versions, path string) {
+	digits, gzip := strings.CutPrefix(versions, "-gzip")
+	b, compression := fixtures.NewBlobs(), manifests.Uncompressed
+	if gzip {
+		compression = manifests.Gzip
+	}
+	series := fixtures.Series(b, 4, compression)
+	var roots []manifests.Root
+	for _, d := range digits {
+		roots = append(roots, series[d-'1'])
+	}
+	if gzip {
+		ts.Check(b.SaveLayout(path, roots...))
+		return
+	}
+	ts.Check(os.WriteFile(path, b.DockerArchive(roots...), 0o666))
 }
 
 // evil is text that moves a cursor, sets a title, turns text around.
@@ -145,9 +173,10 @@ func programImage(ts *testscript.TestScript, b *fixtures.Blobs) ocispec.Descript
 }
 
 // scriptJSON checks a value in a JSON document: json stdout items.0.ref VALUE.
-// The key len is the length of a list; the value * is anything at all.
+// The key len is the length of a list; the value * is anything at all. With !
+// the value must be there, and be another.
 func scriptJSON(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 3 {
+	if len(args) != 3 {
 		ts.Fatalf("usage: json FILE PATH VALUE")
 	}
 	text := ts.ReadFile(args[0])
@@ -183,8 +212,8 @@ func scriptJSON(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s leads nowhere in\n%s", args[1], text)
 		}
 	}
-	if got := fmt.Sprint(v); args[2] != "*" && got != args[2] {
-		ts.Fatalf("%s is %s, want %s", args[1], got, args[2])
+	if got := fmt.Sprint(v); args[2] != "*" && (got != args[2]) != neg {
+		ts.Fatalf("%s is %s, want %s: %v", args[1], got, args[2], !neg)
 	}
 }
 
@@ -199,14 +228,67 @@ func scriptPlain(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// scriptRegistry starts an empty registry and puts its host into a variable.
+// scriptRegistry starts an empty registry and puts its host into a variable:
+// registry VARIABLE [FILE]. While FILE is there, large blobs are not to be had:
+// the connection is closed, or nothing comes where the file says hang.
 func scriptRegistry(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: registry VARIABLE")
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: registry VARIABLE [FILE]")
 	}
-	s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	if len(args) == 2 {
+		handler = failing(handler, ts.MkAbs(args[1]))
+	}
+	s := httptest.NewServer(handler)
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], strings.TrimPrefix(s.URL, "http://"))
+}
+
+// failAfter gives other blobs a second to arrive.
+func failAfter(how string) <-chan time.Time {
+	if strings.TrimSpace(how) == "hang" {
+		return nil
+	}
+	return time.After(time.Second)
+}
+
+// failing hides blobs of more than 200 kB while file is there.
+func failing(next http.Handler, file string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		how, err := os.ReadFile(file)
+		if err == nil && r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			head := httptest.NewRecorder()
+			next.ServeHTTP(head, httptest.NewRequest(http.MethodHead, r.URL.Path, nil))
+			if n, _ := strconv.Atoi(head.Header().Get("Content-Length")); n > 200_000 {
+				select {
+				case <-r.Context().Done():
+				case <-failAfter(string(how)):
+				}
+				panic(http.ErrAbortHandler)
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// scriptAwait waits until a file has more than some bytes: await FILE [BYTES].
+func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: await FILE [BYTES]")
+	}
+	var least int64
+	if len(args) == 2 {
+		n, err := strconv.ParseInt(args[1], 10, 64)
+		ts.Check(err)
+		least = n
+	}
+	for range 300 {
+		if st, err := os.Stat(ts.MkAbs(args[0])); err == nil && st.Size() >= least {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	ts.Fatalf("%s is not there, or too short", args[0])
 }
 
 // scriptDamage flips a bit of the largest blob of a layout, or in the middle

@@ -64,7 +64,7 @@ func interrupted(ctx context.Context, err error) error {
 	}
 	var f *failure
 	if errors.As(err, &f) {
-		return &failure{Op: f.Op, Subject: f.Subject, Message: f.Message, Kept: f.Kept, Err: why}
+		return &failure{Op: f.Op, Subject: f.Subject, Message: f.Message, Kept: f.Kept, Hint: f.Hint, Err: why}
 	}
 	return why
 }

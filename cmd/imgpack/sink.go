@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 )
@@ -73,6 +74,18 @@ func (s *sink) write(ctx context.Context, w writer) error {
 
 // toStdout reports that standard output is taken, so that words go to stderr.
 func (s *sink) toStdout() bool { return s.path == "-" }
+
+// unfinished is how much of a failed write was kept to go on from.
+func (s *sink) unfinished() (int64, bool) {
+	if s.stream != nil {
+		return 0, false
+	}
+	st, err := os.Lstat(atomicfile.TempPath(s.path))
+	if err != nil || !st.Mode().IsRegular() {
+		return 0, false
+	}
+	return st.Size(), true
+}
 
 // kept says what a failed write left alone.
 func (s *sink) kept() string {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
+	"sync"
 
-	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/imgpack/imgpack/archive"
@@ -22,6 +25,10 @@ type sourcePolicy struct {
 	registry      *registryFlags // nil: the command never dials
 	registryFirst bool           // a bare name is asked of its registry, not of the store
 	onePlatform   bool           // an index always narrows to one platform, wherever it is
+	bases         baseFlags      // what deltas among the sources may lean on
+	documents     bool           // only documents are read: a delta need not have its base
+	apart         bool           // deltas are left without their bases
+	beside        string         // the output beside which contents are unpacked; "": in the store
 }
 
 // found is a root, the source it is in, and how the user asked for it.
@@ -84,7 +91,7 @@ func (a *app) openInputs(ctx context.Context, texts []string, policy sourcePolic
 	if stdins > 1 {
 		return nil, usagef("standard input can be read once only")
 	}
-	o := &opener{app: a, policy: policy}
+	o := &opener{app: a, policy: policy, bundles: map[string]*dedupe.Bundle{}}
 	if o.choice, o.chosen, err = policy.platform.choice(a); err != nil {
 		return nil, err
 	}
@@ -106,6 +113,11 @@ func (a *app) openInputs(ctx context.Context, texts []string, policy sourcePolic
 	if o.store, err = archive.OpenStore(a.g.store); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			o.Close()
+		}
+	}()
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(max(a.g.parallel, 4))
 	for i, ref := range refs {
@@ -114,14 +126,16 @@ func (a *app) openInputs(ctx context.Context, texts []string, policy sourcePolic
 			return err
 		})
 	}
-	all := &inputs{close: []func() error{o.store.Close}}
+	all := &inputs{close: []func() error{o.Close}}
 	if err := group.Wait(); err != nil {
-		o.store.Close()
 		return nil, err
 	}
 	for _, p := range parts {
 		all.found = append(all.found, p.found...)
 		all.close = append(all.close, p.close...)
+	}
+	if err := o.complete(ctx, all); err != nil {
+		return nil, err
 	}
 	return all, nil
 }
@@ -140,6 +154,22 @@ type opener struct {
 	chosen   bool // choice was given
 	registry archive.RegistryOptions
 	store    *archive.Store
+
+	mu      sync.Mutex
+	bundles map[string]*dedupe.Bundle // by path: opened once, however many of its images are named
+	bases   *inputs                   // opened for deltas; nil where none needed them
+}
+
+// Close closes what was opened besides the inputs.
+func (o *opener) Close() error {
+	var err error
+	if o.bases != nil {
+		err = o.bases.Close()
+	}
+	for _, path := range slices.Sorted(maps.Keys(o.bundles)) {
+		err = errors.Join(err, o.bundles[path].Close())
+	}
+	return errors.Join(err, o.store.Close())
 }
 
 func (o *opener) open(ctx context.Context, ref manifests.Reference, text string) (*inputs, error) {
@@ -234,11 +264,11 @@ func (o *opener) dial(ctx context.Context, n manifests.Name, text string) (*inpu
 }
 
 func (o *opener) file(ctx context.Context, ref manifests.Reference, text string) (*inputs, error) {
-	src, err := o.app.openFile(ctx, ref)
+	in := &inputs{}
+	src, err := o.source(ctx, ref, in)
 	if err != nil {
 		return nil, err
 	}
-	in := &inputs{close: []func() error{src.Close}}
 	roots, err := archive.Choose(ctx, src, ref)
 	if err != nil {
 		in.Close()
@@ -250,23 +280,100 @@ func (o *opener) file(ctx context.Context, ref manifests.Reference, text string)
 	return in, nil
 }
 
-// openFile opens a file, directory or standard input: a bundle, or anything
-// package archive reads.
-func (a *app) openFile(ctx context.Context, ref manifests.Reference) (archive.Source, error) {
-	if ref.Transport == manifests.Path && isBundle(ref.Path) {
-		return dedupe.Open(ref.Path, dedupe.OpenOptions{})
+// source opens a file; a bundle that is open already is used again.
+func (o *opener) source(ctx context.Context, ref manifests.Reference, in *inputs) (archive.Source, error) {
+	spool := o.policy.spoolDir(o.app)
+	if ref.Transport != manifests.Path || !isBundle(ref.Path) {
+		if ref.Transport == manifests.Path {
+			if err := refuseReceipt(ref.Path); err != nil {
+				return nil, err
+			}
+		}
+		src, closeSource, err := o.app.openFile(ctx, ref, spool)
+		if err == nil {
+			in.close = append(in.close, closeSource)
+		}
+		return src, err
 	}
-	o := archive.OpenOptions{Stdin: a.In}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if b := o.bundles[ref.Path]; b != nil {
+		return b, nil
+	}
+	b, err := o.app.openBundle(ref.Path, spool)
+	if err != nil {
+		return nil, err
+	}
+	o.bundles[ref.Path] = b
+	if o.policy.documents {
+		return b, nil
+	}
+	return b, o.app.makeSpool(b, spool)
+}
+
+// spoolDir is where contents are unpacked that cannot be read in place: beside
+// the output, which must have room for them anyway, or in the store.
+func (p sourcePolicy) spoolDir(a *app) string {
+	if p.beside == "" || p.beside == "-" {
+		return a.g.store
+	}
+	if st, err := os.Stat(p.beside); err == nil && !st.Mode().IsRegular() && !st.IsDir() {
+		return a.g.store // a device or a pipe
+	}
+	return filepath.Dir(filepath.Clean(p.beside))
+}
+
+// makeSpool makes the store's directory where a bundle's contents go there.
+func (a *app) makeSpool(b *dedupe.Bundle, spool string) error {
+	if spool != a.g.store || b.Info().Mode != dedupe.ModeChunk {
+		return nil
+	}
+	return os.MkdirAll(spool, 0o700)
+}
+
+func (a *app) openBundle(path, spool string) (*dedupe.Bundle, error) {
+	return dedupe.Open(path, dedupe.OpenOptions{SpoolDir: spool, Jobs: a.g.parallel})
+}
+
+// openFile opens a file, directory or standard input: a bundle, or anything
+// package archive reads. What cannot be read in place is unpacked in spool.
+func (a *app) openFile(ctx context.Context, ref manifests.Reference, spool string) (archive.Source, func() error, error) {
+	if ref.Transport == manifests.Path && isBundle(ref.Path) {
+		b, err := a.openBundle(ref.Path, spool)
+		if err != nil {
+			return nil, nil, err
+		}
+		return b, b.Close, nil
+	}
+	var bundle *dedupe.Bundle // what was opened, if it is one: it can do more than other sources
+	o := archive.OpenOptions{Stdin: a.In, Other: func(r io.ReaderAt, size int64, name string) (_ archive.Source, ok bool, err error) {
+		if !dedupe.IsBundle(r, size) {
+			return nil, false, nil
+		}
+		if bundle, err = dedupe.OpenReaderAt(r, size, name, dedupe.OpenOptions{SpoolDir: spool, Jobs: a.g.parallel}); err != nil {
+			return nil, true, err
+		}
+		return bundle, true, a.makeSpool(bundle, spool)
+	}}
 	if ref.Transport == manifests.Stdin {
 		if a.inTerminal {
-			return nil, usagef("standard input is a terminal").hint("give a file, or pipe an archive in: ssh HOST imgpack save IMAGE | imgpack load")
+			return nil, nil, usagef("standard input is a terminal").hint("give a file, or pipe an archive in: ssh HOST imgpack save IMAGE | imgpack load")
 		}
-		if err := os.MkdirAll(a.g.store, 0o700); err != nil {
-			return nil, err
+		if spool == a.g.store {
+			if err := os.MkdirAll(spool, 0o700); err != nil {
+				return nil, nil, err
+			}
 		}
-		o.SpoolDir = a.g.store
+		o.SpoolDir = spool
 	}
-	return archive.Open(ctx, ref, o)
+	src, err := archive.Open(ctx, ref, o)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case bundle != nil:
+		return bundle, src.Close, nil
+	}
+	return src, src.Close, nil
 }
 
 func isBundle(path string) bool {
@@ -280,57 +387,6 @@ func isBundle(path string) bool {
 	}
 	defer f.Close()
 	return dedupe.IsBundle(f, st.Size())
-}
-
-// platformFlag is --platform.
-type platformFlag struct{ list []string }
-
-func (p *platformFlag) add(fs *pflag.FlagSet, usage string) {
-	group(fs, groupSource, func(fs *pflag.FlagSet) { fs.StringSliceVar(&p.list, "platform", nil, usage) })
-}
-
-// choice is what was asked for; given is false when nothing was.
-func (p *platformFlag) choice(a *app) (choice manifests.Platforms, given bool, err error) {
-	list := p.list
-	if len(list) == 0 {
-		if v := a.env("DOCKER_DEFAULT_PLATFORM"); v != "" {
-			list = []string{v}
-		}
-	}
-	choice, err = manifests.ParsePlatforms(list...)
-	return choice, len(list) > 0, err
-}
-
-// choosePlatforms narrows every index to the platforms asked for. Without a
-// choice, what comes from a registry by tag narrows to the local platform,
-// what is pinned to an index stays whole, and so does all that somebody
-// already chose when it was put into a file or the store.
-func (a *app) choosePlatforms(ctx context.Context, in *inputs, policy sourcePolicy) error {
-	choice, given, err := policy.platform.choice(a)
-	if err != nil {
-		return err
-	}
-	narrow := manifests.Select
-	if policy.onePlatform {
-		narrow = manifests.SelectOne
-	}
-	for i := range in.found {
-		f := &in.found[i]
-		c := choice
-		if !given && !policy.onePlatform {
-			pinned := f.Root.Name.Digest != "" && manifests.IsIndex(f.Root.Descriptor.MediaType)
-			if pinned && f.fromRemote {
-				a.note("note: %s is pinned to an index, so all its platforms are taken; one alone: --platform %s", f.requested, manifests.FormatPlatform(manifests.LocalPlatform()))
-			}
-			c.All = pinned || !f.fromRemote
-		}
-		entry, err := narrow(ctx, f.Source, f.Root, c)
-		if err != nil {
-			return err
-		}
-		f.Entry = entry
-	}
-	return nil
 }
 
 // only keeps the images that patterns name; each must name one.

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/imgpack/imgpack/dedupe"
+	"github.com/imgpack/imgpack/internal/quote"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// packDoc is what pack says as data.
+type packDoc struct {
+	envelope
+	DryRun   bool       `json:"dryRun"`
+	Dedupe   string     `json:"dedupe"`
+	Exact    bool       `json:"exact"` // false: sizes are an estimate
+	Output   outputDoc  `json:"output"`
+	Images   []packRow  `json:"images"`
+	Totals   packTotals `json:"totals"`
+	Since    []baseDoc  `json:"since"`
+	Temp     int64      `json:"tempBytes"`
+	Resumed  int64      `json:"resumedBytes"`
+	Download *int64     `json:"downloadBytes,omitempty"` // dry run
+	Estimate *float64   `json:"secondsEstimated,omitempty"`
+	Seconds  float64    `json:"seconds"`
+}
+
+type outputDoc struct {
+	Path         string        `json:"path"`
+	Bytes        int64         `json:"bytes"`
+	Digest       digest.Digest `json:"digest,omitempty"` // the bundle's identity: of its index
+	Receipt      string        `json:"receipt,omitempty"`
+	ReceiptBytes int64         `json:"receiptBytes,omitempty"`
+}
+
+// imageRow is one image of a plan.
+type imageRow struct {
+	Ref         string          `json:"ref"`
+	Requested   string          `json:"requested,omitempty"`
+	Platform    string          `json:"platform"`
+	Digest      digest.Digest   `json:"digest"`
+	IndexDigest digest.Digest   `json:"indexDigest,omitempty"`
+	State       manifests.State `json:"digestState"`
+	Layers      int             `json:"layers"`
+	Bytes       int64           `json:"bytes"`
+	NewBytes    int64           `json:"newBytes"`
+	display     string
+}
+
+// packRow is an image of a bundle, with what became of its layers: open ones
+// are taken apart, carried ones stored as they are, needed ones are not in the
+// bundle.
+type packRow struct {
+	imageRow
+	NewContent int64 `json:"newContent"`
+	Open       int   `json:"openLayers"`
+	Carried    int   `json:"carriedLayers"`
+	Needed     int   `json:"neededLayers"`
+}
+
+type totalsDoc struct {
+	Images         int   `json:"images"`
+	Layers         int   `json:"layers"`
+	DistinctLayers int   `json:"distinctLayers"`
+	Bytes          int64 `json:"bytes"`
+	Stored         int64 `json:"stored"`
+	SavedByLayers  int64 `json:"savedByLayers"`
+}
+
+type packTotals struct {
+	totalsDoc
+	Open               int   `json:"openLayers"`
+	Carried            int   `json:"carriedLayers"`
+	Needed             int   `json:"neededLayers"`
+	SavedByBase        int64 `json:"savedByBase"`
+	SavedByChunks      int64 `json:"savedByChunks"`
+	SavedByCompression int64 `json:"savedByCompression"`
+}
+
+// baseDoc is what a delta was made against.
+type baseDoc struct {
+	Name   string        `json:"name"`
+	Date   time.Time     `json:"date"`
+	Digest digest.Digest `json:"digest,omitempty"`
+}
+
+func basesOf(ids []dedupe.BaseID) []baseDoc {
+	docs := []baseDoc{}
+	for _, id := range ids {
+		docs = append(docs, baseDoc{quote.Clean(id.Name), id.Date.UTC(), id.Digest})
+	}
+	return docs
+}
+
+func idsOf(bases []*dedupe.Base) []dedupe.BaseID {
+	var ids []dedupe.BaseID
+	for _, b := range bases {
+		ids = append(ids, b.ID())
+	}
+	return ids
+}
+
+func (o *packOptions) doc(bases []*dedupe.Base) packDoc {
+	return packDoc{envelope: kind("pack"), DryRun: o.dryRun, Dedupe: o.dedupe, Output: outputDoc{Path: o.output}, Since: basesOf(idsOf(bases))}
+}
+
+func (d *packDoc) fill(s *dedupe.Summary, in *inputs) {
+	requested := map[string]string{}
+	for _, f := range in.found {
+		requested[rootKey(f.Root)] = f.requested
+	}
+	for _, r := range s.Rows {
+		d.Images = append(d.Images, packRow{imageRow{
+			Ref: refOf(r.Root), Requested: requested[rootKey(r.Root)], Platform: platformsOf(r.Images),
+			Digest: r.Root.Descriptor.Digest, IndexDigest: r.Root.Index, State: r.Root.State(),
+			Layers: r.Layers, Bytes: r.Bytes, NewBytes: r.NewBytes, display: r.Root.Display(),
+		}, r.NewContent, r.Open, r.Kept, r.Needed})
+	}
+	t := s.Totals
+	d.Totals = packTotals{
+		totalsDoc{t.Images, t.Layers, t.DistinctLayers, t.Bytes, t.Stored, t.SavedByLayers},
+		t.Open, t.Carried, t.Needed, t.SavedByBase, t.SavedByChunks, t.SavedByCompression,
+	}
+	d.Exact, d.Output.Bytes, d.Output.Digest, d.Temp, d.Resumed = s.Exact, s.Size, s.Digest, s.Temp, s.Resumed
+}
+
+// Rates that a dry run guesses the time by, in bytes per second of one
+// processor: of reading and checking sources, and of compressing contents.
+const readRate = 400e6
+
+var compressRates = map[dedupe.Level]float64{dedupe.LevelFast: 250e6, dedupe.LevelDefault: 120e6, dedupe.LevelMax: 20e6}
+
+// seconds is about how long packing takes, downloads aside.
+func (o *packOptions) seconds(a *app, transfer int64, rows []packRow) float64 {
+	level := dedupe.Level(o.compress)
+	if level == "" {
+		level = dedupe.LevelDefault
+	}
+	work := float64(transfer) / readRate
+	for _, r := range rows {
+		work += float64(r.NewContent) / compressRates[level]
+	}
+	jobs := a.g.parallel
+	if jobs <= 0 {
+		jobs = runtime.GOMAXPROCS(0)
+	}
+	return work / float64(jobs)
+}
+
+// savedPercent is how much smaller the bundle is than its images one by one.
+func (t totalsDoc) savedPercent() int {
+	if t.Bytes <= 0 {
+		return 0
+	}
+	return int(100 * (t.Bytes - t.Stored) / t.Bytes)
+}
+
+// savings are the ways in which the bundle is smaller, in words.
+func (t packTotals) savings(a *app) string {
+	var parts []string
+	for _, s := range []struct {
+		bytes int64
+		by    string
+	}{{t.SavedByLayers, "shared layers"}, {t.SavedByBase, "the base"}, {t.SavedByChunks, "shared chunks"}, {t.SavedByCompression, "compression"}} {
+		if s.bytes > 0 {
+			parts = append(parts, a.size(s.bytes)+" by "+s.by)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// carriedNote says that chunk mode could not help, where it could not.
+func (d packDoc) carriedNote() string {
+	t := d.Totals
+	if d.Dedupe != string(dedupe.ModeChunk) || t.Carried == 0 {
+		return ""
+	}
+	return fmt.Sprintf("note: %d of %s are compressed and carried as they are", t.Carried, count(t.DistinctLayers, "layer"))
+}
+
+// planTable is the table of what a bundle or tar will hold.
+func (a *app) planTable(rows []imageRow, totals totalsDoc) error {
+	t := newTable(column{head: "IMAGE"}, column{head: "PLATFORM", drop: 2}, column{head: "LAYERS", right: true, drop: 3},
+		column{head: "SIZE", right: true}, column{head: "NEW", right: true}, column{head: "DIGEST", drop: 1})
+	for _, r := range rows {
+		t.add(r.display, r.Platform, strconv.Itoa(r.Layers), a.size(r.Bytes), a.size(r.NewBytes), string(r.State))
+	}
+	t.add(count(totals.Images, "image"), "", fmt.Sprintf("%d (%d)", totals.Layers, totals.DistinctLayers), a.size(totals.Bytes), a.size(totals.Bytes-totals.SavedByLayers), "")
+	return t.write(a.Out, a.tableWidth(), true)
+}
+
+// contentTable is planTable for chunk mode: CONTENT is what of open layers no
+// image above holds.
+func (a *app) contentTable(rows []packRow, totals packTotals) error {
+	t := newTable(column{head: "IMAGE"}, column{head: "PLATFORM", drop: 2}, column{head: "LAYERS", right: true, drop: 3},
+		column{head: "SIZE", right: true}, column{head: "NEW", right: true}, column{head: "CONTENT", right: true, drop: 4}, column{head: "DIGEST", drop: 1})
+	var content int64
+	for _, r := range rows {
+		t.add(r.display, r.Platform, strconv.Itoa(r.Layers), a.size(r.Bytes), a.size(r.NewBytes), a.size(r.NewContent), string(r.State))
+		content += r.NewContent
+	}
+	t.add(count(totals.Images, "image"), "", fmt.Sprintf("%d (%d)", totals.Layers, totals.DistinctLayers), a.size(totals.Bytes), a.size(totals.Bytes-totals.SavedByLayers), a.size(content), "")
+	return t.write(a.Out, a.tableWidth(), true)
+}
+
+func (d packDoc) table(a *app) error {
+	if d.Dedupe == string(dedupe.ModeChunk) {
+		return a.contentTable(d.Images, d.Totals)
+	}
+	rows := make([]imageRow, len(d.Images))
+	for i, r := range d.Images {
+		rows[i] = r.imageRow
+	}
+	return a.planTable(rows, d.Totals.totalsDoc)
+}
