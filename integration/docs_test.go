@@ -124,6 +124,6 @@ func shopLayout(t *testing.T) string {
 		return blobs.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{base, data}, Config: ocispec.ImageConfig{Cmd: []string{"/bin/tool"}}})
 	}
 	dir := filepath.Join(t.TempDir(), "layout")
-	blobs.WriteLayout(t, dir, fixtures.Root("registry.example/shop/api:1", image("1")), fixtures.Root("registry.example/shop/api:2", image("2")))
+	blobs.WriteLayout(t, dir, fixtures.Root("registry.example/shop/api:1", image("1")), fixtures.Root("registry.example/shop/api:2", image("2")), fixtures.Root("registry.example/shop/api:3", image("3")))
 	return dir
 }
