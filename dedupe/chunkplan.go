@@ -21,6 +21,7 @@ const defaultWindow = 16 << 30
 type chunkPlan struct {
 	*selection
 	level  segment.Level
+	limits packLimits
 	bases  []*Base
 	images []byte               // the catalog's list of roots
 	stored []ocispec.Descriptor // carried blobs, documents first
@@ -30,7 +31,7 @@ type chunkPlan struct {
 }
 
 func newChunkPlan(s *selection, o PlanOptions) (*chunkPlan, error) {
-	p := &chunkPlan{selection: s, level: segment.Level(o.Level), bases: o.Bases}
+	p := &chunkPlan{selection: s, level: segment.Level(o.Level), limits: defaultLimits, bases: o.Bases}
 	if err := checkLevel(o.Level); err != nil {
 		return nil, err
 	}

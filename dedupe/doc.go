@@ -16,7 +16,8 @@
 //
 // To write one, build a manifests.Graph, lay it out with NewPlan, and write the
 // Plan to a file, where blobs arrive in parallel straight in their final
-// places, or to a pipe. To read one, Open it: a Bundle is a manifests.Fetcher,
+// places, or to a pipe. In chunk mode open layers are then taken apart, their
+// contents put in order and compressed (packer.go). To read one, Open it: a Bundle is a manifests.Fetcher,
 // and unpacks contents when they are first needed.
 //
 // Where to look: header.go, scan.go, index.go the container; chunkscan.go,

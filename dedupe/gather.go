@@ -13,19 +13,21 @@ import (
 	"github.com/imgpack/imgpack/manifests"
 )
 
-// Bounds on what is remembered while layers are taken apart. A chunk costs
-// about 100 bytes, a file 50.
-const (
-	// maxKnown bounds the chunks that are remembered from window to window;
-	// those of later windows are then found in their own window alone.
-	maxKnown = 1 << 20
-	// maxPieces bounds the chunks of all layers of a window, each counted as
-	// often as it occurs. A window with more is cut in two and read again.
-	maxPieces = 1 << 21
-	// maxRuns bounds the files of one layer. What comes after is cut into
-	// chunks as if it were no tar.
-	maxRuns = 1 << 20
-)
+// packLimits bound what is remembered while layers are taken apart. A chunk
+// costs about 100 bytes, a file 50.
+type packLimits struct {
+	// known bounds the chunks that are remembered from window to window; those
+	// of later windows are then found in their own window alone.
+	known int
+	// pieces bounds the chunks of all layers of a window, each counted as often
+	// as it occurs. A window with more is cut in two and read again.
+	pieces int
+	// runs bounds the files of one layer. What comes after is cut into chunks
+	// as if it were no tar.
+	runs int
+}
+
+var defaultLimits = packLimits{known: 1 << 20, pieces: 1 << 21, runs: 1 << 20}
 
 // chunk is a piece of content that occurs in a window.
 type chunk struct {
@@ -75,6 +77,7 @@ const unplaced = -1
 // is written may.
 type gatherer struct {
 	plan    *chunkPlan
+	limits  packLimits
 	spool   *spoolWriter // nil: contents are not kept
 	sample  *sample      // nil: none is taken
 	sources sources
@@ -151,7 +154,7 @@ func (g *gatherer) take(p []byte, sum split.Sum, alone bool) (id uint32, fresh b
 	key := chunkKey{sum, uint32(len(p))}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.pieces++; g.pieces > maxPieces && !alone {
+	if g.pieces++; g.pieces > g.limits.pieces && !alone {
 		return 0, false, errTooManyPieces
 	}
 	id, ok := g.known[key]
@@ -160,7 +163,7 @@ func (g *gatherer) take(p []byte, sum split.Sum, alone bool) (id uint32, fresh b
 	}
 	if !ok {
 		id = g.chunks.add(g.locate(key))
-		if len(g.known) < maxKnown+maxPieces {
+		if len(g.known) < g.limits.known+g.limits.pieces {
 			g.known[key] = id
 		}
 	}

@@ -125,13 +125,13 @@ func (g *gatherer) cuts(fresh []uint32, size int64) (out [][]uint32) {
 }
 
 // keep drops, after a window, what later windows cannot use. Contents are
-// remembered in their order, up to maxKnown chunks.
+// remembered in their order, up to the limit.
 func (g *gatherer) keep(l layout) {
 	var kept chunkList
 	for id := range uint32(g.before) {
 		kept.add(*g.chunks.at(id))
 	}
-	for _, id := range l.fresh[:min(len(l.fresh), max(0, maxKnown-kept.n))] {
+	for _, id := range l.fresh[:min(len(l.fresh), max(0, g.limits.known-kept.n))] {
 		kept.add(*g.chunks.at(id))
 	}
 	g.chunks = kept

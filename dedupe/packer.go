@@ -23,7 +23,9 @@ import (
 // its recipe and compared with its digest.
 //
 // At any time there is one encoder, with the content of one segment, and one
-// window's lists of chunks.
+// window's lists of chunks: with two jobs 250 MiB at LevelDefault, 900 at
+// LevelMax, and 100 bytes for each chunk and 50 for each file of a window,
+// which packLimits bound. Recipes stay until the end: 40 bytes a file.
 type packer struct {
 	gatherer
 	o       Options
@@ -42,7 +44,7 @@ type packer struct {
 }
 
 func newPacker(p *chunkPlan, o Options) *packer {
-	return &packer{gatherer: gatherer{plan: p, sources: sources{bases: p.bases}}, o: o}
+	return &packer{gatherer: gatherer{plan: p, limits: p.limits, sources: sources{bases: p.bases}}, o: o}
 }
 
 func (k *packer) run(ctx context.Context) error {

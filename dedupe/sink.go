@@ -99,7 +99,7 @@ func (s *sink) run() error {
 		return nil
 	}
 	s.runs = append(s.runs, recipe.Run{})
-	if n < maxRuns {
+	if n < s.limits.runs {
 		return nil
 	}
 	if err := s.end(); err != nil {

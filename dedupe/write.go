@@ -16,9 +16,12 @@ import (
 // Options govern the writing of a bundle. But for SpoolLimit, they never change
 // its bytes.
 type Options struct {
-	Jobs     int                // blobs fetched at a time; 0 means GOMAXPROCS. Memory is Jobs × 1 MiB.
+	// Jobs is how many blobs are fetched, and frames compressed, at a time; 0
+	// means GOMAXPROCS. Memory is Jobs × 1 MiB in layer mode; in chunk mode see
+	// packer: below 512 MiB for two jobs at LevelDefault.
+	Jobs     int
 	Progress manifests.Progress // told of every byte of a blob that goes into the bundle
-	Replace  bool               // an existing file may be replaced
+	Replace  bool               // WriteFile may replace an existing file
 
 	// SpoolDir is where Write keeps temporary data in chunk mode, in a file
 	// without a name; "" is the current directory. WriteFile keeps it beside
