@@ -157,7 +157,7 @@ func decodeFrame(dst, p []byte) error {
 
 // decodeCopies returns the columns of count copies in the frame p.
 func decodeCopies(p []byte, count int) ([]byte, error) {
-	limit := min(MaxCopies, count*3*binary.MaxVarintLen32)
+	limit := int(min(MaxCopies, int64(count)*3*binary.MaxVarintLen32))
 	window, length, err := checkFrame(p, limit)
 	if err != nil {
 		return nil, err

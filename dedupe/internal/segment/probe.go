@@ -1,7 +1,6 @@
 package segment
 
 import (
-	"math"
 	"runtime"
 	"sync"
 
@@ -18,29 +17,29 @@ func compressible(p []byte) bool {
 	if len(p) < probeLen {
 		return true
 	}
-	var counts [256]uint32
-	total := 0
+	var counts [256]int64
+	var total int64
 	for i := 0; i < len(p); i += step {
 		q := p[i:min(i+probeLen, len(p))]
 		for _, b := range q {
 			counts[b]++
 		}
-		total += len(q)
+		total += int64(len(q))
 	}
-	sum := 0.0
+	// Were all bytes as frequent, the squares would sum to total²/256. Whole
+	// numbers: every machine must come to the same answer.
+	var squares int64
 	for _, n := range counts {
-		if n > 0 {
-			sum += float64(n) * math.Log2(float64(total)/float64(n))
-		}
+		squares += n * n
 	}
-	if sum < 7.9*float64(total) {
+	if 4*256*squares > 5*total*total {
 		return true
 	}
 	var buf [probeLen + 64]byte
-	packed := 0
+	var packed int64
 	for i := 0; i < len(p); i += step {
 		q := p[i:min(i+probeLen, len(p))]
-		packed += len(prober().EncodeAll(q, buf[:0]))
+		packed += int64(len(prober().EncodeAll(q, buf[:0])))
 	}
 	return packed < total-total/32
 }
