@@ -16,13 +16,13 @@
 //
 // To write one, build a manifests.Graph, lay it out with NewPlan, and write the
 // Plan to a file, where blobs arrive in parallel straight in their final
-// places, or to a pipe. In chunk mode open layers are then taken apart, their
-// contents put in order and compressed (packer.go). To read one, Open it: a Bundle is a manifests.Fetcher,
+// places, or to a pipe. To read one, Open it: a Bundle is a manifests.Fetcher,
 // and unpacks contents when they are first needed.
 //
 // Where to look: header.go, scan.go, index.go the container; chunkscan.go,
 // chunkmanifest.go, catalog.go what chunk mode adds to it; restore.go, spool.go
-// and supply.go how open layers come back.
+// and supply.go how open layers come back; packer.go, gather.go and order.go
+// how they are taken apart and written.
 //
 // Out of scope: where images come from and go to (package archive), and whether
 // the blobs of a bundle are sound and refer to one another as they should
