@@ -48,7 +48,7 @@ func (r *ranges) add(from, to int64, limit int) {
 	}
 	if len(r.list) >= limit {
 		for r.merge(); len(r.list) > limit/2; r.merge() {
-			r.gap *= 2
+			r.gap = 2*r.gap + 1
 		}
 	}
 	r.list = append(r.list, place{from: from, to: to})
@@ -159,10 +159,6 @@ func (c *contents) spoolLayer(ctx context.Context, l *baseLayer) error {
 	from, ok := c.supply.layer(l.diffID)
 	if !ok {
 		return c.missing()
-	}
-	ctx, err := c.ask(ctx, l.diffID)
-	if err != nil {
-		return err
 	}
 	if err := c.passes.Acquire(ctx, 1); err != nil {
 		return err

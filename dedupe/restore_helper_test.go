@@ -107,7 +107,7 @@ func (m *memory) reads(s stored) int {
 func (s *draft) open(t testing.TB, o OpenOptions) *handmade {
 	t.Helper()
 	h := &handmade{file: &memory{from: map[int64]int{}}}
-	b := &Bundle{r: h.file, name: "site.imgpack", catalog: &catalog{Bases: s.origin}}
+	b := &Bundle{r: h.file, name: "site.imgpack", catalog: &catalog{Bases: s.origin}, tars: map[digest.Digest]int{}}
 	put := func(blob []byte) stored {
 		d := ocispec.Descriptor{Digest: digest.FromBytes(blob), Size: int64(len(blob))}
 		at := int64(len(h.file.data))
@@ -130,6 +130,7 @@ func (s *draft) open(t testing.TB, o OpenOptions) *handmade {
 	for i := range s.tars {
 		tar := s.tar(i)
 		h.want = append(h.want, tar)
+		b.tars[digest.FromBytes(tar)] = i
 		b.catalog.Tars = append(b.catalog.Tars, tarEntry{digest.FromBytes(tar), int64(len(tar))})
 	}
 	raw := s.recipes

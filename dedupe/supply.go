@@ -262,12 +262,12 @@ type asked struct {
 	blob   digest.Digest
 }
 
-// ask notes that a base is asked for something. Where the base has asked for
-// that in turn, nobody has it.
+// ask notes that a base is asked for a blob, unless it is being asked already:
+// then nobody has it.
 func (c *contents) ask(ctx context.Context, d digest.Digest) (context.Context, error) {
 	key := asked{c, d}
 	if ctx.Value(key) != nil {
-		return ctx, &manifests.NotFoundError{Subject: "base of " + c.name + ": what stands in for it leans on it for " + string(d)}
+		return ctx, errCircle
 	}
 	return context.WithValue(ctx, key, true), nil
 }

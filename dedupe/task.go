@@ -39,10 +39,17 @@ type taskGroup struct {
 	work    sync.WaitGroup
 }
 
-var errBundleClosed = errors.New("the bundle is closed")
+var (
+	errBundleClosed = errors.New("the bundle is closed")
+	errCircle       = &manifests.NotFoundError{Subject: "base that does not lean on the bundle in turn"}
+)
 
-// wait returns once the work is done, or ctx is.
+// wait returns once the work is done, or ctx is. The work may not wait for
+// itself, by however many detours: ctx knows what it is part of.
 func (t *task) wait(ctx context.Context) error {
+	if ctx.Value(t) != nil {
+		return errCircle
+	}
 	for !t.ready.Load() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -74,7 +81,7 @@ func (t *task) join(ctx context.Context) (*oneRun, error) {
 	case t.group.closed:
 		return nil, errBundleClosed
 	case t.run == nil:
-		run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		run, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), t, true))
 		t.run = &oneRun{cancel: cancel, ended: make(chan struct{})}
 		t.group.begin(t.run)
 		go t.perform(run, t.run)
