@@ -35,7 +35,8 @@ type Base struct {
 	bySum   []uint32  // places in chunks, ordered by sum; of equal ones the first
 
 	blobIn  map[digest.Digest]bool
-	layerIn map[digest.Digest]int // by diffID
+	layerIn map[digest.Digest]int  // by diffID
+	chains  map[digest.Digest]bool // chainIDs of its layers; nil if they are not known
 }
 
 type baseImage struct {
@@ -95,6 +96,12 @@ func cleanID(id BaseID) BaseID {
 // Has reports whether the base holds the blob, a leaf of its images.
 func (b *Base) Has(d digest.Digest) bool { return b.blobIn[d] }
 
+// HasLayer reports whether the base holds the layer's blob and, as far as it
+// can tell, on top of the same layers: a receipt does not say what lay on what.
+func (b *Base) HasLayer(l manifests.Layer) bool {
+	return b.Has(l.Blob.Digest) && (b.chains == nil || b.chains[l.ChainID])
+}
+
 // Blobs is the number of leaves the base holds.
 func (b *Base) Blobs() int { return len(b.blobs) }
 
@@ -145,7 +152,13 @@ type baseBuilder struct{ b *Base }
 // whose chunks are known are still to be added.
 func newBaseBuilder(id BaseID, g *manifests.Graph) *baseBuilder {
 	bb := emptyBase(id)
+	bb.b.chains = map[digest.Digest]bool{}
 	for _, r := range g.Roots() {
+		for _, img := range g.Images(r) {
+			for _, l := range img.Layers {
+				bb.b.chains[l.ChainID] = true
+			}
+		}
 		name := shortText(r.Label)
 		if !r.Name.IsZero() {
 			name = r.Name.String()

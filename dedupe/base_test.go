@@ -143,6 +143,34 @@ func TestNewBaseFindsEveryChunk(t *testing.T) {
 	}
 }
 
+// TestHasLayer: a base made of images knows what lies on what, a receipt does
+// not.
+func TestHasLayer(t *testing.T) {
+	blobs := fixtures.NewBlobs()
+	image := func(texts ...string) manifests.Root {
+		var layers []fixtures.LayerSpec
+		for _, text := range texts {
+			layers = append(layers, fixtures.LayerSpec{Files: []fixtures.File{{Name: text, Body: text}}})
+		}
+		return fixtures.Root("app:"+strings.Join(texts, "-"), blobs.Image(fixtures.ImageSpec{Layers: layers}))
+	}
+	b := baseOf(t, graphOf(t, blobs, []manifests.Root{image("base", "lib"), image("rebuilt")}), BaseOptions{Shallow: true})
+	known, err := ReadReceipt(bytes.NewReader(receiptOf(t, b)), "receipt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := image("rebuilt", "lib", "new")
+	layers := graphOf(t, blobs, []manifests.Root{root}).Images(root)[0].Layers
+	for i, want := range []bool{true, false, false} {
+		if got := b.HasLayer(layers[i]); got != want {
+			t.Errorf("layer %d: %v, want %v", i, got, want)
+		}
+		if got := known.HasLayer(layers[i]); got != (i < 2) {
+			t.Errorf("layer %d by the receipt: %v", i, got)
+		}
+	}
+}
+
 func TestNewBaseShallow(t *testing.T) {
 	blobs := fixtures.NewBlobs()
 	g := graphOf(t, blobs, fixtures.Sample(blobs))

@@ -146,7 +146,7 @@ func omit(bases []*dedupe.Base) func(manifests.Layer) bool {
 		return nil
 	}
 	return func(l manifests.Layer) bool {
-		return slices.ContainsFunc(bases, func(b *dedupe.Base) bool { return b.Has(l.Blob.Digest) })
+		return slices.ContainsFunc(bases, func(b *dedupe.Base) bool { return b.HasLayer(l) })
 	}
 }
 
