@@ -105,7 +105,7 @@ func (o *imagesOptions) run(ctx context.Context, a *app, args []string) error {
 	}
 	countUnique(graph, items)
 	a.noteDeltas(in)
-	if err := o.writeReceipt(ctx, a, in, args); err != nil {
+	if err := o.writeReceipt(ctx, a, in, graph, args); err != nil {
 		return &failure{Op: "images", Subject: o.receipt, Message: "cannot write the receipt " + quote.Clean(o.receipt), Err: err}
 	}
 	return show(a, listing[imageItem]{
@@ -124,7 +124,7 @@ func (o *imagesOptions) run(ctx context.Context, a *app, args []string) error {
 }
 
 // writeReceipt writes down what was listed.
-func (o *imagesOptions) writeReceipt(ctx context.Context, a *app, in *inputs, args []string) error {
+func (o *imagesOptions) writeReceipt(ctx context.Context, a *app, in *inputs, graph *manifests.Graph, args []string) error {
 	switch {
 	case o.receipt == "":
 		return nil
@@ -135,7 +135,7 @@ func (o *imagesOptions) writeReceipt(ctx context.Context, a *app, in *inputs, ar
 	if len(args) == 1 {
 		name = args[0]
 	}
-	base, err := a.newBase(ctx, in, name, false)
+	base, err := a.newBase(ctx, graph, a.baseID(in, name), false)
 	if err != nil {
 		return err
 	}

@@ -136,6 +136,7 @@ func (o *packOptions) run(ctx context.Context, a *app, args []string) error {
 		return &failure{Op: "pack", Subject: o.output, Hint: conflictHint(err, in), Err: err}
 	}
 	doc := o.doc(bases)
+	a.verbose("temporary space: at most %s in %s", a.size(plan.Temp()), quote.Clean(policy.spoolDir(a)))
 	if o.dryRun {
 		return o.estimate(ctx, a, start, plan, in, graph, doc)
 	}

@@ -79,6 +79,9 @@ func describe(err error, code int) errorDoc {
 			e.Message = f.Err.Error()
 		}
 	}
+	if e.Kept == "" && is[*dedupe.MissingBaseError](err) {
+		e.Kept = "nothing was touched"
+	}
 	return e
 }
 

@@ -68,22 +68,22 @@ func (s *sinceFlags) read(ctx context.Context, a *app, policy sourcePolicy, shal
 		return err
 	}
 	for _, text := range s.list {
-		base, in, err := a.readBase(ctx, text, policy, shallow)
+		b, in, err := a.readBase(ctx, text, policy, shallow)
 		if in != nil {
 			opened = append(opened, in)
 		}
 		if err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("--since %s: %w", printable(text), err), close())
 		}
-		bases = append(bases, base)
+		bases = append(bases, b)
 	}
 	return bases, close, nil
 }
 
 func (a *app) readBase(ctx context.Context, text string, policy sourcePolicy, shallow bool) (*dedupe.Base, *inputs, error) {
 	if isReceipt(text) || strings.HasSuffix(text, receiptSuffix) {
-		base, err := readReceipt(text)
-		return base, nil, err
+		b, err := readReceipt(text)
+		return b, nil, err
 	}
 	in, err := a.openInputs(ctx, []string{text}, policy)
 	if err != nil {
@@ -92,8 +92,12 @@ func (a *app) readBase(ctx context.Context, text string, policy sourcePolicy, sh
 	if err := a.choosePlatforms(ctx, in, policy); err != nil {
 		return nil, in, err
 	}
-	base, err := a.newBase(ctx, in, text, shallow)
-	return base, in, err
+	graph, err := manifests.NewGraph(ctx, in.entries(), a.g.parallel)
+	if err != nil {
+		return nil, in, err
+	}
+	b, err := a.newBase(ctx, graph, a.baseID(in, text), shallow)
+	return b, in, err
 }
 
 func readReceipt(path string) (*dedupe.Base, error) {
@@ -105,14 +109,9 @@ func readReceipt(path string) (*dedupe.Base, error) {
 	return dedupe.ReadReceipt(f, path)
 }
 
-// newBase looks through all layers of the inputs, unless only their digests
+// newBase looks through all layers of the graph, unless only their digests
 // are asked for.
-func (a *app) newBase(ctx context.Context, in *inputs, text string, shallow bool) (*dedupe.Base, error) {
-	graph, err := manifests.NewGraph(ctx, in.entries(), a.g.parallel)
-	if err != nil {
-		return nil, err
-	}
-	id := a.baseID(in, text)
+func (a *app) newBase(ctx context.Context, graph *manifests.Graph, id dedupe.BaseID, shallow bool) (*dedupe.Base, error) {
 	if shallow {
 		return dedupe.NewBase(ctx, graph, dedupe.BaseOptions{ID: id, Shallow: true})
 	}
