@@ -124,6 +124,11 @@ func OpenReaderAt(r io.ReaderAt, size int64, name string, o OpenOptions) (*Bundl
 	if b.catalog != nil {
 		b.contents = newContents(b, o)
 	}
+	if b.catalog != nil && len(b.catalog.Tars) == 0 { // no layer will ever ask for the recipes
+		if err := b.contents.recipes.wait(context.Background()); err != nil {
+			return nil, errors.Join(err, b.contents.Close())
+		}
+	}
 	return b, nil
 }
 
