@@ -102,7 +102,7 @@ func (c *contents) auditSegment(ctx context.Context, s *segmentFile) error {
 		return err
 	}
 	defer c.memory.Release(memory)
-	blob, err := c.readStored(s.blob, maxSegmentBlob)
+	blob, err := c.readStored(s.blob, maxPacked)
 	if err != nil {
 		return err
 	}

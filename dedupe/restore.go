@@ -74,13 +74,9 @@ func (c *contents) Close() error {
 	return c.spool.close()
 }
 
-// maxRecipesBlob bounds the recipes as they are stored, in bytes: as large as
-// unpacked, and some for what zstd adds to what it cannot compress.
-const maxRecipesBlob = recipe.MaxUnpacked + recipe.MaxUnpacked/256
-
 // parse reads the recipes, and finds out what they want of base layers.
 func (c *contents) parse(ctx context.Context, blob stored) error {
-	raw, err := c.readStored(blob, maxRecipesBlob)
+	raw, err := c.readStored(blob, maxPacked)
 	if err != nil {
 		return err
 	}

@@ -28,12 +28,17 @@ type draft struct {
 	origin   []BaseID
 	level    segment.Level
 	recipes  []byte // instead of those of tars
+
+	joined []byte // the contents
 }
 
 // source gives the whole of a source of extents.
 func (s *draft) source(i int) []byte {
 	if i == 0 {
-		return bytes.Join(s.contents, nil)
+		if s.joined == nil {
+			s.joined = bytes.Join(s.contents, nil)
+		}
+		return s.joined
 	}
 	return s.bases[i-1]
 }

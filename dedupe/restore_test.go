@@ -289,7 +289,7 @@ func TestWrongBlobs(t *testing.T) {
 		t.Errorf("a tar that is another: %v", err)
 	}
 	h = s.open(t, OpenOptions{})
-	h.contents.segments[0].blob.section.size = maxSegmentBlob + 1
+	h.contents.segments[0].blob.section.size = maxPacked + 1
 	wantBad(t, h, 0, "more than")
 }
 

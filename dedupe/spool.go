@@ -112,13 +112,13 @@ type piece struct {
 // decodeMemory bounds what decoding segments holds in memory at a time, in
 // bytes: two of 64 MiB with their blobs of half that. A segment for which that
 // is not enough is decoded alone: at the bounds of the format, with
-// maxSegmentBlob and a prefix, that is 832 MiB.
+// maxPacked and a prefix, that is 832 MiB.
 const decodeMemory = 2 * (64 + 32) << 20
 
-// maxSegmentBlob bounds a segment as it is stored, in bytes. What does not
-// compress is stored as it is, so that nothing but the columns of copies can
-// make it larger than its content.
-const maxSegmentBlob = segment.MaxContent + segment.MaxCopies
+// maxPacked bounds a segment as it is stored, and the recipes, in bytes.
+// What does not compress is stored as it is, so that nothing but the columns of
+// copies can make a segment larger than its content.
+const maxPacked = segment.MaxContent + segment.MaxCopies
 
 // segmentFile is a segment of the bundle and its place in the spool.
 type segmentFile struct {
@@ -157,7 +157,7 @@ func (c *contents) decode(ctx context.Context, s *segmentFile, use func([]byte) 
 		return err
 	}
 	defer c.memory.Release(memory)
-	blob, err := c.readStored(s.blob, maxSegmentBlob)
+	blob, err := c.readStored(s.blob, maxPacked)
 	if err != nil {
 		return err
 	}

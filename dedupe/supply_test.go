@@ -257,7 +257,7 @@ func TestRecipesThatWantMoreThanThereIs(t *testing.T) {
 	n := int64(len(d.bases[0]))
 	tar := recipe.Tar{Runs: []recipe.Run{{Body: 100}}, Bodies: []recipe.Extent{{Source: 1, Offset: n - 10, Length: 100}}}
 	d.tars, d.prefixes = []recipe.Tar{whole(0, 100)}, nil
-	d.contents[0] = words(newRand(1), 100)
+	d.contents, d.joined = [][]byte{words(newRand(1), 100)}, nil
 	d.recipes, _ = recipe.Encode([]recipe.Tar{tar}, make([][]recipe.Extent, 1))
 	h := d.open(t, OpenOptions{})
 	h.Supply(holder(t, fixtures.NewBlobs(), manifests.Gzip, d.bases...))
