@@ -106,6 +106,6 @@ func (c *contents) auditSegment(ctx context.Context, s *segmentFile) error {
 	if err != nil {
 		return err
 	}
-	c.buffers.Put(blob)
+	c.blobs.put(blob)
 	return nil
 }

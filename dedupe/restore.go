@@ -7,7 +7,6 @@ import (
 	"io"
 	"runtime"
 	"sort"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -31,7 +30,8 @@ type contents struct {
 	tasks    taskGroup
 	memory   *semaphore.Weighted // see decodeMemory
 	passes   *semaphore.Weighted // over base layers, jobs at a time
-	buffers  sync.Pool           // of *[]byte
+	blobs    buffers             // for segments as they are stored
+	unpacked buffers             // for their contents
 	segments []segmentFile
 	supply   supply
 
@@ -80,7 +80,7 @@ func (c *contents) parse(ctx context.Context, blob stored) error {
 	if err != nil {
 		return err
 	}
-	defer c.buffers.Put(raw)
+	defer c.blobs.put(raw)
 	bounds := recipe.Bounds{Tars: make([]int64, len(c.tars)), Segments: make([]int64, len(c.segments))}
 	for i, t := range c.tars {
 		bounds.Tars[i] = t.Size
@@ -91,7 +91,7 @@ func (c *contents) parse(ctx context.Context, blob stored) error {
 	if c.needs != nil {
 		bounds.Sources = len(c.needs.Layers)
 	}
-	if c.set, err = recipe.Parse(*raw, bounds); err != nil {
+	if c.set, err = recipe.Parse(raw, bounds); err != nil {
 		return &manifests.ContentError{Kind: manifests.KindMalformed, Subject: c.member(blob), Err: err}
 	}
 	return c.placeBases(ctx)

@@ -161,20 +161,20 @@ func (c *contents) decode(ctx context.Context, s *segmentFile, use func([]byte) 
 	if err != nil {
 		return err
 	}
-	defer c.buffers.Put(blob)
+	defer c.blobs.put(blob)
 	prefix := make([]byte, size)
 	if err := c.readExtents(extents, prefix); err != nil {
 		return err
 	}
-	content := c.buffer(s.length())
-	defer c.buffers.Put(content)
+	content := c.unpacked.get(s.length())
+	defer c.unpacked.put(content)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := segment.Decode(*content, *blob, prefix, c.jobs); err != nil {
+	if err := segment.Decode(content, blob, prefix, c.jobs); err != nil {
 		return &manifests.ContentError{Kind: manifests.KindMalformed, Subject: c.member(s.blob), Err: err}
 	}
-	return use(*content)
+	return use(content)
 }
 
 // readExtents fills p with what lies in extents whose parts have been unpacked,
@@ -192,32 +192,64 @@ func (c *contents) readExtents(extents []recipe.Extent, p []byte) error {
 	return nil
 }
 
-// buffer returns n bytes with any content, to be given back to c.buffers.
-func (c *contents) buffer(n int64) *[]byte {
-	if b, ok := c.buffers.Get().(*[]byte); ok && int64(cap(*b)) >= n {
-		*b = (*b)[:n]
-		return b
+// buffers keeps what was used for one segment for the next: two, as many as are
+// decoded at a time.
+type buffers struct {
+	mu   sync.Mutex
+	free [][]byte
+}
+
+const (
+	maxFree = 2
+	// maxKept bounds a buffer that is kept, in bytes: larger ones are rare.
+	maxKept = 64 << 20
+	// bufferStep is what lengths of buffers are multiples of, so that one that
+	// was used fits again.
+	bufferStep = 8 << 20
+)
+
+// get returns n bytes with any content.
+func (l *buffers) get(n int64) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if last := len(l.free) - 1; last >= 0 {
+		b := l.free[last]
+		l.free = l.free[:last]
+		if int64(cap(b)) >= n {
+			return b[:n]
+		}
 	}
-	b := make([]byte, n)
-	return &b
+	if n < bufferStep {
+		return make([]byte, n)
+	}
+	return make([]byte, n, (n+bufferStep-1)/bufferStep*bufferStep)
+}
+
+// put takes a buffer back.
+func (l *buffers) put(b []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.free) < maxFree && cap(b) <= maxKept {
+		l.free = append(l.free, b)
+	}
 }
 
 // readStored reads a blob of the bundle that is no larger than limit, and
-// proves it. The bytes may be given back to c.buffers.
-func (c *contents) readStored(s stored, limit int64) (*[]byte, error) {
+// proves it. The bytes may be given back to c.blobs.
+func (c *contents) readStored(s stored, limit int64) ([]byte, error) {
 	size := s.section.size
 	if size > limit {
 		return nil, manifests.Bad(manifests.KindLimit, c.member(s), "%d bytes are more than %d", size, limit)
 	}
-	p := c.buffer(size)
-	switch n, err := c.file.ReadAt(*p, s.section.offset); {
+	p := c.blobs.get(size)
+	switch n, err := c.file.ReadAt(p, s.section.offset); {
 	case int64(n) == size:
 	case errors.Is(err, io.EOF):
 		return nil, manifests.Bad(manifests.KindTruncated, c.member(s), "%d of its %d bytes are missing", size-int64(n), size)
 	default:
 		return nil, fmt.Errorf("read %s: %w", c.name, err)
 	}
-	if got := digest.SHA256.FromBytes(*p); got != s.desc.Digest {
+	if got := digest.SHA256.FromBytes(p); got != s.desc.Digest {
 		return nil, manifests.Bad(manifests.KindDigest, c.member(s), "content hashes to %s", got)
 	}
 	return p, nil
