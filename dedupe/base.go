@@ -37,6 +37,8 @@ type Base struct {
 	blobIn  map[digest.Digest]bool
 	layerIn map[digest.Digest]int  // by diffID
 	chains  map[digest.Digest]bool // chainIDs of its layers; nil if they are not known
+
+	content *baseContent // nil where there is none to read: of a receipt
 }
 
 type baseImage struct {
@@ -62,7 +64,8 @@ type BaseOptions struct {
 
 // NewBase makes a base of all that a graph reaches. It reads each layer once,
 // and fails where one cannot be read or is not what it should be; that is a
-// *manifests.ContentError. The result does not depend on Jobs.
+// *manifests.ContentError. The result does not depend on Jobs. A plan that was
+// given the base reads layers again: the graph's sources must outlive it.
 func NewBase(ctx context.Context, g *manifests.Graph, o BaseOptions) (*Base, error) {
 	if n := len(g.Blobs()); n > maxBlobs {
 		return nil, manifests.Bad(manifests.KindLimit, "base", "%d blobs are more than %d", n, maxBlobs)
@@ -71,9 +74,11 @@ func NewBase(ctx context.Context, g *manifests.Graph, o BaseOptions) (*Base, err
 	if o.Shallow {
 		return bb.base(), nil
 	}
+	bb.b.content = &baseContent{graph: g}
 	if err := bb.scan(ctx, g, o); err != nil {
 		return nil, err
 	}
+	bb.b.content.sort()
 	return bb.base(), nil
 }
 
@@ -253,9 +258,9 @@ func (bb *baseBuilder) scan(ctx context.Context, g *manifests.Graph, o BaseOptio
 	if o.Jobs <= 0 {
 		o.Jobs = runtime.GOMAXPROCS(0)
 	}
-	found := make([]chan []chunkAt, len(layers))
+	found := make([]chan *collector, len(layers))
 	for i := range found {
-		found[i] = make(chan []chunkAt, 1)
+		found[i] = make(chan *collector, 1)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(1 + o.Jobs)
@@ -263,8 +268,9 @@ func (bb *baseBuilder) scan(ctx context.Context, g *manifests.Graph, o BaseOptio
 	group.Go(func() error {
 		for i, l := range layers {
 			select {
-			case chunks := <-found[i]:
-				bb.addLayer(l, chunks)
+			case c := <-found[i]:
+				bb.addLayer(l, c.chunks)
+				bb.b.content.add(l, c.files)
 				<-ahead
 			case <-ctx.Done():
 				return ctx.Err()
@@ -279,9 +285,9 @@ func (bb *baseBuilder) scan(ctx context.Context, g *manifests.Graph, o BaseOptio
 			return group.Wait()
 		}
 		group.Go(func() error {
-			chunks, err := chunksOf(ctx, g, l, o.Progress)
-			found[i] <- chunks
-			return err
+			c := new(collector)
+			defer func() { found[i] <- c }()
+			return c.read(ctx, g, l, o.Progress)
 		})
 	}
 	return group.Wait()
@@ -303,23 +309,20 @@ func layersOf(g *manifests.Graph) (layers []manifests.Layer) {
 	return layers
 }
 
-func chunksOf(ctx context.Context, g *manifests.Graph, l manifests.Layer, p manifests.Progress) ([]chunkAt, error) {
-	tar, err := openLayerTar(ctx, g, l, p)
-	if err != nil {
-		return nil, err
-	}
-	defer tar.Close()
-	var c collector
-	if err := split.Tar(tar, &c); err != nil {
-		return nil, err
-	}
-	return c.chunks, nil
-}
-
-// collector is a split.Sink that notes chunks.
+// collector is a split.Sink that notes chunks and files.
 type collector struct {
 	chunks []chunkAt
+	files  []baseFile
 	at     int64
+}
+
+func (c *collector) read(ctx context.Context, g *manifests.Graph, l manifests.Layer, p manifests.Progress) error {
+	tar, err := openLayerTar(ctx, g, l, p)
+	if err != nil {
+		return err
+	}
+	defer tar.Close()
+	return split.Tar(tar, c)
 }
 
 func (c *collector) Head(p []byte) error {
@@ -327,9 +330,17 @@ func (c *collector) Head(p []byte) error {
 	return nil
 }
 
-func (c *collector) Body(string) error { return nil }
+func (c *collector) Body(name string) error {
+	if name != "" && len(c.files) < maxBaseFiles {
+		c.files = append(c.files, newBaseFile(name, c.at))
+	}
+	return nil
+}
 
 func (c *collector) Chunk(p []byte, sum split.Sum) error {
+	if n := len(c.files); n > 0 && c.files[n-1].offset+c.files[n-1].length == c.at {
+		c.files[n-1].length += int64(len(p))
+	}
 	if len(c.chunks) < maxBaseChunks {
 		c.chunks = append(c.chunks, chunkAt{sum: sum, offset: c.at, length: int32(len(p))})
 	}

@@ -67,6 +67,24 @@ func (r *ranges) merge() {
 	r.list = out
 }
 
+// place gives the ranges their places in the spool from at on, and returns
+// where they end.
+func (r *ranges) place(at int64) int64 {
+	r.merge()
+	for i := range r.list {
+		x := &r.list[i]
+		x.at = at
+		at += x.to - x.from
+	}
+	return at
+}
+
+// locate returns where a byte of a range lies in the spool.
+func (r *ranges) locate(offset int64) int64 {
+	x := r.list[sort.Search(len(r.list), func(i int) bool { return r.list[i].to > offset })]
+	return x.at + offset - x.from
+}
+
 // placeBases walks all recipes and prefixes once for what they want of base
 // layers, and gives that places in the spool behind the contents.
 func (c *contents) placeBases(ctx context.Context) error {
@@ -104,12 +122,7 @@ func (c *contents) placeBases(ctx context.Context) error {
 		l.base, l.index, l.diffID = true, i, c.needs.Layers[i].DiffID
 		l.group, l.do = &c.tasks, func(ctx context.Context) error { return c.spoolLayer(ctx, l) }
 		l.start = at
-		l.ranges.merge()
-		for k := range l.ranges.list {
-			x := &l.ranges.list[k]
-			x.at = at
-			at += x.to - x.from
-		}
+		at = l.ranges.place(at)
 		l.end = at
 	}
 	c.bases = bases
@@ -129,9 +142,7 @@ func (c *contents) prefix(segment int) ([]recipe.Extent, error) {
 // locate returns the front of a range of the tar that placeBases has met: all
 // of it.
 func (l *baseLayer) locate(offset, length int64) piece {
-	i := sort.Search(len(l.ranges.list), func(i int) bool { return l.ranges.list[i].to > offset })
-	x := l.ranges.list[i]
-	return piece{&l.part, x.at + offset - x.from, length}
+	return piece{&l.part, l.ranges.locate(offset), length}
 }
 
 // present reports whether all that is needed to fill a part was supplied.
@@ -169,7 +180,7 @@ func (c *contents) spoolLayer(ctx context.Context, l *baseLayer) error {
 		return from.blame(err)
 	}
 	defer tar.Close()
-	size, err := c.copyRanges(ctx, l, tar)
+	size, err := l.ranges.copy(tar, func(p []byte, at int64) error { return c.spool.write(ctx, p, at) })
 	if err != nil {
 		return from.blame(err)
 	}
@@ -188,18 +199,18 @@ func (s suppliedLayer) blame(err error) error {
 	return &manifests.ContentError{Kind: content.Kind, Subject: "base layer of " + s.image, Err: err}
 }
 
-// copyRanges writes what is wanted of a tar, reads it to its end, and returns
+// copy gives what is wanted of a tar to write, reads it to its end, and returns
 // its length.
-func (c *contents) copyRanges(ctx context.Context, l *baseLayer, tar io.Reader) (int64, error) {
+func (r *ranges) copy(tar io.Reader, write func(p []byte, at int64) error) (int64, error) {
 	buf := make([]byte, baseBuffer)
-	left := l.ranges.list
+	left := r.list
 	for at := int64(0); ; {
 		n, rerr := fill(tar, buf)
 		end := at + int64(n)
 		for len(left) > 0 && left[0].from < end {
 			x := left[0]
 			lo, hi := max(x.from, at), min(x.to, end)
-			if err := c.spool.write(ctx, buf[lo-at:hi-at], x.at+lo-x.from); err != nil {
+			if err := write(buf[lo-at:hi-at], x.at+lo-x.from); err != nil {
 				return 0, err
 			}
 			if x.to > end {

@@ -149,8 +149,8 @@ func (p *chunkPlan) openBytes() (n int64) {
 
 func (p *chunkPlan) temp() int64 { return p.tempWith(0) }
 
-// tempWith is the size of the largest window: no more is spooled, even if all
-// of it is new.
+// tempWith is the size of the largest window, which is spooled if all of it is
+// new, and of the prefixes of its segments.
 func (p *chunkPlan) tempWith(limit int64) (most int64) {
 	for _, w := range p.windows(limit) {
 		var n int64
@@ -158,6 +158,10 @@ func (p *chunkPlan) tempWith(limit int64) (most int64) {
 			n += l.Blob.Size
 		}
 		most = max(most, n)
+	}
+	if slices.ContainsFunc(p.bases, func(b *Base) bool { return b.content != nil }) {
+		segments := (most + int64(p.level.Size()) - 1) / int64(p.level.Size())
+		most += segments * maxPackPrefix
 	}
 	return most
 }

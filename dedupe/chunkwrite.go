@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -132,7 +133,7 @@ func (k *packer) finish() (*Summary, error) {
 // recipesBlob joins the recipes of all windows, and proves that each says what
 // the one said that its tar was put together by.
 func (k *packer) recipesBlob() ([]byte, error) {
-	blob, err := k.encodeRecipes(0)
+	blob, err := encodeRecipes(k.tars, k.prefixes)
 	if err != nil {
 		return nil, err
 	}
@@ -149,12 +150,16 @@ func (k *packer) recipesBlob() ([]byte, error) {
 			return nil, fmt.Errorf("prove recipe of %s: %w", k.plan.open[i].Blob.Digest, err)
 		}
 	}
+	for i, want := range k.prefixes {
+		if got, err := set.Prefix(i); err != nil || !slices.Equal(got, want) {
+			return nil, fmt.Errorf("prove prefix of segment %d: it reads back as another", i)
+		}
+	}
 	return blob, nil
 }
 
-// encodeRecipes writes the recipes of the tars from the given one on.
-func (k *packer) encodeRecipes(first int) ([]byte, error) {
-	blob, err := recipe.Encode(k.tars[first:], make([][]recipe.Extent, len(k.segments)))
+func encodeRecipes(tars []recipe.Tar, prefixes [][]recipe.Extent) ([]byte, error) {
+	blob, err := recipe.Encode(tars, prefixes)
 	var format *recipe.FormatError
 	if errors.As(err, &format) { // the format has no room for them
 		return nil, &manifests.ContentError{Kind: manifests.KindLimit, Subject: "bundle", Err: err}

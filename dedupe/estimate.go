@@ -25,7 +25,7 @@ func (p *chunkPlan) estimate(ctx context.Context, o Options) (*Summary, error) {
 		return nil, err
 	}
 	k.packed = int64(float64(k.contents) * ratio)
-	recipes, err := k.encodeRecipes(0)
+	recipes, err := encodeRecipes(k.tars, nil)
 	if err != nil {
 		return nil, err
 	}

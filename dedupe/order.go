@@ -13,12 +13,13 @@ type layout struct {
 	fresh   []uint32 // new chunks, in the order of the contents
 	length  int64    // of them
 	byLayer []int64  // the same, by the layer in which each occurs first
+	files   []file   // in the order of the contents
 }
 
 // file is a file with new chunks.
 type file struct {
 	name     string
-	from, to int // in the list of new chunks of bodies
+	from, to int // in the list of new chunks
 }
 
 // order gives every new chunk of a window its place in the contents, from base
@@ -49,9 +50,12 @@ func (g *gatherer) order(window []pieces, base int64) layout {
 	slices.SortFunc(files, func(a, b file) int {
 		return cmp.Or(split.Compare(a.name, b.name), cmp.Compare(a.from, b.from))
 	})
-	for _, f := range files {
+	for i, f := range files {
+		files[i].from = len(l.fresh)
 		l.fresh = append(l.fresh, bodies[f.from:f.to]...)
+		files[i].to = len(l.fresh)
 	}
+	l.files = files
 	for _, id := range l.fresh {
 		c := g.chunks.at(id)
 		c.offset = base + l.length

@@ -25,21 +25,24 @@ import (
 // At any time there is one encoder, with the content of one segment, and one
 // window's lists of chunks: with two jobs 250 MiB at LevelDefault, 900 at
 // LevelMax, and 100 bytes for each chunk and 50 for each file of a window,
-// which packLimits bound. Recipes stay until the end: 40 bytes a file.
+// which packLimits bound; in a delta 130 MiB more for the prefix and what finds
+// matches in it. Recipes stay until the end: 40 bytes a file.
 type packer struct {
 	gatherer
 	o       Options
 	out     *blobWriter // nil: nothing is written
 	encoder *segment.Encoder
 	content []byte
+	behind  []byte // the prefix of content
 
 	tars      []recipe.Tar
-	proofs    []walkSum // of what each tar was put together by
-	segments  []int64   // lengths of contents
-	contents  int64     // all of them
-	packed    int64     // bytes of segments
-	fromBases int64     // bytes of tars that are ranges of bases
-	fresh     []int64   // by open layer: contents that it brought
+	proofs    []walkSum         // of what each tar was put together by
+	segments  []int64           // lengths of contents
+	prefixes  [][]recipe.Extent // by segment
+	contents  int64             // all of them
+	packed    int64             // bytes of segments
+	fromBases int64             // bytes of tars that are ranges of bases
+	fresh     []int64           // by open layer: contents that it brought
 	chunks    [][]chunkAt
 }
 
@@ -106,9 +109,17 @@ func (k *packer) store(ctx context.Context, layers []manifests.Layer, l layout) 
 	for _, c := range cuts {
 		k.segments = append(k.segments, k.length(c))
 	}
+	old := k.choosePrefixes(cuts, l.files)
+	defer old.spool.close()
+	k.prefixes = append(k.prefixes, old.lists...)
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return k.prove(gctx, layers, l) })
-	group.Go(func() error { return k.compress(gctx, cuts) })
+	group.Go(func() error {
+		if err := old.fetch(gctx, k.o.SpoolDir, k.o.jobs()); err != nil {
+			return err
+		}
+		return k.compress(gctx, cuts, old)
+	})
 	return group.Wait()
 }
 
@@ -120,12 +131,12 @@ func (k *packer) length(ids []uint32) (n int64) {
 }
 
 // compress writes segments, one at a time.
-func (k *packer) compress(ctx context.Context, cuts [][]uint32) error {
+func (k *packer) compress(ctx context.Context, cuts [][]uint32, old *prefixes) error {
 	if k.encoder == nil {
 		k.encoder = segment.NewEncoder(k.plan.level, k.o.jobs())
 		k.content = make([]byte, k.plan.level.Size())
 	}
-	for _, ids := range cuts {
+	for i, ids := range cuts {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -133,7 +144,11 @@ func (k *packer) compress(ctx context.Context, cuts [][]uint32) error {
 		if err := k.load(content, ids); err != nil {
 			return err
 		}
-		blob, err := k.encoder.Encode(content, nil)
+		var err error
+		if k.behind, err = old.read(k.behind, i); err != nil {
+			return err
+		}
+		blob, err := k.encoder.Encode(content, k.behind)
 		if err != nil {
 			return err
 		}
@@ -199,7 +214,7 @@ func walked(w *recipe.Walk, yield func(recipe.Extent) error) (sum walkSum, err e
 // will have them and from the spool.
 func (k *packer) prove(ctx context.Context, layers []manifests.Layer, l layout) error {
 	first := len(k.tars) - len(layers)
-	blob, err := k.encodeRecipes(first)
+	blob, err := encodeRecipes(k.tars[first:], make([][]recipe.Extent, len(k.segments)))
 	if err != nil {
 		return err
 	}

@@ -5,12 +5,24 @@ import (
 	"math/bits"
 )
 
-const (
-	window   = 64      // bytes the rolling hash covers
-	minMatch = 64      // shortest copy
-	sampled  = 64 - 6  // a position is sampled where all bits of the hash from this one are zero
-	block    = 2 << 10 // bytes that are scanned before their samples are looked up
+// fineness says how small a match is found: of 2^rate positions one is looked
+// up, by the hash of the window bytes before it.
+type fineness struct {
+	window   int // at most 64
+	minMatch int // shortest copy
+	rate     int
+}
+
+// Within a segment a match only spares zstd the distance. What is not in a
+// prefix has to be written, and a changed program resembles its older self in
+// small pieces.
+var (
+	coarse = fineness{window: 64, minMatch: 64, rate: 6}
+	fine   = fineness{window: 32, minMatch: 32, rate: 4}
 )
+
+// block is how many bytes are scanned before their samples are looked up.
+const block = 2 << 10
 
 // gear drives the rolling hash. The format does not depend on it.
 var gear = func() (g [256]uint64) {
@@ -32,6 +44,7 @@ type sample struct {
 
 // matcher finds copies. It keeps its table between calls.
 type matcher struct {
+	fineness
 	slots   []uint32 // position<<tagBits | tag of the newest sample with that hash; 0 is none
 	shift   int      // of a mixed hash, to the number of its slot
 	tagBits int
@@ -65,7 +78,7 @@ func (m *matcher) find(content, prefix []byte, cols *columns) int {
 		}
 		if m.anchor > pos { // the copied need not be scanned: its samples are known
 			pos = m.anchor
-			hash = warm(content[pos-window : pos])
+			hash = warm(content[max(0, pos-m.window):pos])
 		}
 	}
 	m.content, m.prefix = nil, nil
@@ -75,8 +88,12 @@ func (m *matcher) find(content, prefix []byte, cols *columns) int {
 func (m *matcher) reset(content, prefix []byte) {
 	m.content, m.prefix = content, prefix
 	m.copied, m.anchor, m.distance = 0, 0, 0
+	m.fineness = coarse
+	if len(prefix) > 0 {
+		m.fineness = fine
+	}
 	total := len(content) + len(prefix)
-	slotBits := max(10, bits.Len(uint(total>>6)))
+	slotBits := max(10, bits.Len(uint(total>>m.rate)))
 	m.shift, m.tagBits = 64-slotBits, 32-bits.Len(uint(total))
 	if n := 1 << slotBits; cap(m.slots) >= n {
 		m.slots = m.slots[:n]
@@ -97,11 +114,13 @@ func warm(p []byte) (hash uint64) {
 func (m *matcher) scan(p []byte, pos int, hash uint64, base int) (n int, _ uint64) {
 	p = p[pos:min(pos+block, len(p))]
 	base += pos + 1
+	older := (64 - m.window) & 63 // what came before the window is shifted out
+	sampled := (64 - m.rate) & 63
 	for i, b := range p {
 		hash = hash<<1 + gear[b]
-		if hash>>sampled == 0 {
+		if h := hash << older; h>>sampled == 0 {
 			s := &m.samples[n&(block-1)]
-			s.pos, s.hash = base+i, hash
+			s.pos, s.hash = base+i, h
 			n++
 		}
 	}
@@ -145,7 +164,7 @@ func (m *matcher) extend(pos, src int, cols *columns) bool {
 	}
 	back := commonSuffix(m.content[m.anchor:pos], from[:at])
 	n := back + commonPrefix(m.content[pos:], from[at:])
-	if n < minMatch {
+	if n < m.minMatch {
 		return false
 	}
 	start := pos - back

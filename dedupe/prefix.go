@@ -1,0 +1,130 @@
+package dedupe
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sort"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/imgpack/imgpack/dedupe/internal/recipe"
+	"github.com/imgpack/imgpack/dedupe/internal/segment"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// maxPackPrefix bounds the prefix that a segment is given, in bytes.
+const maxPackPrefix = 64 << 20
+
+// prefixes are the files of bases that changed ones are compressed against:
+// which, where in the spool they lie, and the spool.
+type prefixes struct {
+	spool  spool
+	layers []prefixLayer
+	lists  [][]recipe.Extent // by segment
+}
+
+// prefixLayer is a layer of a base, and what is wanted of it.
+type prefixLayer struct {
+	graph  *manifests.Graph
+	layer  manifests.Layer
+	source int
+	ranges ranges
+}
+
+// choosePrefixes finds, for each segment of a window, the files of the bases
+// that resemble its own.
+func (k *packer) choosePrefixes(cuts [][]uint32, files []file) *prefixes {
+	p := &prefixes{lists: make([][]recipe.Extent, len(cuts))}
+	if k.plan.level == segment.Fast { // which looks for no matches
+		return p
+	}
+	from := 0
+	for i, cut := range cuts {
+		to := from + len(cut)
+		first := sort.Search(len(files), func(j int) bool { return files[j].to > from })
+		last := sort.Search(len(files), func(j int) bool { return files[j].from >= to })
+		p.lists[i] = k.prefix(p, files[first:max(first, last)])
+		from = to
+	}
+	return p
+}
+
+// prefix chooses for one segment.
+func (k *packer) prefix(p *prefixes, files []file) (out []recipe.Extent) {
+	type key struct{ source, offset int64 }
+	seen := map[key]bool{}
+	left := int64(maxPackPrefix)
+	for _, f := range files {
+		for _, b := range k.plan.bases {
+			if b.content == nil {
+				continue
+			}
+			old, ok := b.content.like(f.name)
+			if !ok || old.length > left || old.length == 0 {
+				continue
+			}
+			l := p.layer(k, b, int(old.layer))
+			if at := (key{int64(l.source), old.offset}); !seen[at] {
+				seen[at] = true
+				left -= old.length
+				l.ranges.add(old.offset, old.offset+old.length, maxRanges)
+				out = append(out, recipe.Extent{Source: l.source, Offset: old.offset, Length: old.length})
+			}
+			break
+		}
+	}
+	return out
+}
+
+// layer returns the i-th layer of a base, which is needed from now on.
+func (p *prefixes) layer(k *packer, b *Base, i int) *prefixLayer {
+	l := b.content.layers[i]
+	source := int(k.sources.use(k.sources.meet(l.DiffID)))
+	at := slices.IndexFunc(p.layers, func(x prefixLayer) bool { return x.source == source })
+	if at < 0 {
+		at = len(p.layers)
+		p.layers = append(p.layers, prefixLayer{graph: b.content.graph, layer: l, source: source})
+	}
+	return &p.layers[at]
+}
+
+// fetch reads what is wanted of the bases into the spool.
+func (p *prefixes) fetch(ctx context.Context, dir string, jobs int) error {
+	p.spool.dir, p.spool.name = cmp.Or(dir, "."), "the base"
+	var at int64
+	for i := range p.layers {
+		at = p.layers[i].ranges.place(at)
+	}
+	p.spool.need.Store(at)
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(jobs)
+	for i := range p.layers {
+		group.Go(func() error {
+			l := &p.layers[i]
+			tar, err := openLayerTar(gctx, l.graph, l.layer, nil)
+			if err != nil {
+				return err
+			}
+			defer tar.Close()
+			_, err = l.ranges.copy(tar, func(b []byte, at int64) error { return p.spool.write(gctx, b, at) })
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// read returns the prefix of the window's i-th segment, in buf if it is large
+// enough.
+func (p *prefixes) read(buf []byte, i int) ([]byte, error) {
+	buf = buf[:0]
+	for _, e := range p.lists[i] {
+		j := slices.IndexFunc(p.layers, func(l prefixLayer) bool { return l.source == e.Source })
+		n := len(buf)
+		buf = slices.Grow(buf, int(e.Length))[:n+int(e.Length)]
+		if err := p.spool.read(buf[n:], p.layers[j].ranges.locate(e.Offset)); err != nil {
+			return nil, err
+		}
+	}
+	return buf, nil
+}
