@@ -31,7 +31,7 @@ type tarEntry struct {
 // for people: nothing is found by it.
 type BaseID struct {
 	Name   string
-	Date   time.Time     // to the second
+	Date   time.Time     // to the second; zero where there is none
 	Digest digest.Digest // identity of a bundle; "" if it is none
 }
 
@@ -62,7 +62,7 @@ type catalogJSON struct {
 
 type baseJSON struct {
 	Name   string        `json:"name"`
-	Date   string        `json:"date"`
+	Date   string        `json:"date,omitempty"`
 	Digest digest.Digest `json:"digest,omitempty"`
 }
 
@@ -83,7 +83,11 @@ func formatCatalog(c catalog) ([]byte, error) {
 		out.Segments = []int64{}
 	}
 	for _, b := range c.Bases {
-		out.Bases = append(out.Bases, baseJSON{Name: b.Name, Date: b.Date.UTC().Format(time.RFC3339), Digest: b.Digest})
+		base := baseJSON{Name: b.Name, Digest: b.Digest}
+		if !b.Date.IsZero() {
+			base.Date = b.Date.UTC().Format(time.RFC3339)
+		}
+		out.Bases = append(out.Bases, base)
 	}
 	if c.Needs != nil {
 		out.Needs = &needsJSON{Layers: c.Needs.Layers}
@@ -200,7 +204,7 @@ func (p catalogParser) bases(in []baseJSON) ([]BaseID, error) {
 	var out []BaseID
 	for _, b := range in {
 		date, err := time.Parse(time.RFC3339, b.Date)
-		if err != nil || !strings.HasSuffix(b.Date, "Z") {
+		if b.Date != "" && (err != nil || !strings.HasSuffix(b.Date, "Z")) {
 			return nil, p.bad(manifests.KindMalformed, "the date %s of a base is not in RFC 3339 and UTC", quote.Text(b.Date))
 		}
 		if b.Digest != "" {

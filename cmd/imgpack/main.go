@@ -7,6 +7,7 @@ package main
 
 import (
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/imgpack/imgpack/sandbox"
@@ -20,5 +21,13 @@ func main() {
 // mainCode is main as a function, so that tests can run the program as a
 // process of their own.
 func mainCode() int {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	return run(os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}, os.LookupEnv, time.Now)
 }
+
+// memoryLimit is from how many bytes on garbage is collected sooner. What is
+// live stays below it but at --compress max; large buffers come and go, and
+// would else lie about until twice as much is there.
+const memoryLimit = 400 << 20

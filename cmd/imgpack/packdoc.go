@@ -86,7 +86,7 @@ type packTotals struct {
 // baseDoc is what a delta was made against.
 type baseDoc struct {
 	Name   string        `json:"name"`
-	Date   time.Time     `json:"date"`
+	Date   time.Time     `json:"date,omitzero"`
 	Digest digest.Digest `json:"digest,omitempty"`
 }
 

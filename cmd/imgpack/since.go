@@ -96,7 +96,11 @@ func (a *app) readBase(ctx context.Context, text string, policy sourcePolicy, sh
 	if err != nil {
 		return nil, in, err
 	}
-	b, err := a.newBase(ctx, graph, a.baseID(in, text), shallow)
+	id := a.baseID(in, text)
+	if ref, err := a.parseReference(text); err != nil || ref.Path == "" {
+		id.Date = time.Time{} // a store or registry has none, and the bundle must not depend on the clock
+	}
+	b, err := a.newBase(ctx, graph, id, shallow)
 	return b, in, err
 }
 
