@@ -63,9 +63,8 @@ func TestReceiptIsKnownByItsFirstBytes(t *testing.T) {
 func pack(json string) []byte { return fixtures.Compress([]byte(json), manifests.Zstd) }
 
 var (
-	oneDigest   = string(digest.FromString("one"))
-	otherDigest = string(digest.FromString("other"))
-	oneSum      = split.SumOf([]byte("one"))
+	oneDigest = string(digest.FromString("one"))
+	oneSum    = split.SumOf([]byte("one"))
 )
 
 // records is the base64 of numbers and sums: each number as a uvarint.

@@ -28,15 +28,6 @@ type TarSharing struct {
 	FromBase int64         // bytes of the tar that are taken from a base
 }
 
-// Of returns what is said of the tar with a digest.
-func (s *Sharing) Of(d digest.Digest) (TarSharing, bool) {
-	i := slices.IndexFunc(s.Tars, func(t TarSharing) bool { return t.Digest == d })
-	if i < 0 {
-		return TarSharing{}, false
-	}
-	return s.Tars[i], true
-}
-
 // Sharing works out what open layers have in common, from the recipes alone: it
 // reads no contents. In layer mode nothing is open.
 func (b *Bundle) Sharing(ctx context.Context) (*Sharing, error) {

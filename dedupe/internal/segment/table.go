@@ -3,7 +3,6 @@ package segment
 import (
 	"encoding/binary"
 	"errors"
-	"math/bits"
 )
 
 const (
@@ -27,8 +26,6 @@ func uvarint(p []byte) (v uint64, rest []byte, err error) {
 	}
 	return v, p[n:], nil
 }
-
-func uvarintLen(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
 
 // table is the first frame of a segment, taken apart. Its frames are walked,
 // never listed: the number of frames is the writer's choice.
