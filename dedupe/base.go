@@ -32,7 +32,7 @@ type Base struct {
 	blobs   []tarEntry // leaves, in the order of the graph
 	entries []NeededLayer
 	chunks  []chunkAt // in the order of entries, and of each tar
-	bySum   []uint32  // places in chunks, ordered by sum; of equal ones the first
+	bySum   []uint32  // places in chunks, ordered by sum and layer; of equal ones the first
 
 	blobIn  map[digest.Digest]bool
 	layerIn map[digest.Digest]int  // by diffID
@@ -119,17 +119,29 @@ func (b *Base) Layers() int { return len(b.entries) }
 // Chunks is the number of chunks the base knows.
 func (b *Base) Chunks() int { return len(b.chunks) }
 
-// find returns where a layer of the base has the chunk: the first place in the
-// order of layers.
+// places returns where the base has the chunk: the first place in each layer
+// that has it, in the order of layers. The list is not to be changed.
+func (b *Base) places(sum split.Sum, length int) []uint32 {
+	compare := func(at uint32, sum split.Sum) int { return bytes.Compare(b.chunks[at].sum[:], sum[:]) }
+	from, ok := slices.BinarySearchFunc(b.bySum, sum, compare)
+	if !ok || int(b.chunks[b.bySum[from]].length) != length {
+		return nil
+	}
+	to := from + 1
+	for to < len(b.bySum) && compare(b.bySum[to], sum) == 0 {
+		to++
+	}
+	return b.bySum[from:to]
+}
+
+// find returns the first of places.
 func (b *Base) find(sum split.Sum, length int) (layer int, offset int64, ok bool) {
-	i, ok := slices.BinarySearchFunc(b.bySum, sum, func(at uint32, sum split.Sum) int {
-		return bytes.Compare(b.chunks[at].sum[:], sum[:])
-	})
-	if !ok {
+	list := b.places(sum, length)
+	if len(list) == 0 {
 		return 0, 0, false
 	}
-	c := b.chunks[b.bySum[i]]
-	return int(c.layer), c.offset, int(c.length) == length
+	c := b.chunks[list[0]]
+	return int(c.layer), c.offset, true
 }
 
 // layer is the i-th layer of the base.
@@ -244,7 +256,9 @@ func (bb *baseBuilder) base() *Base {
 		return bytes.Compare(b.chunks[x.at].sum[:], b.chunks[y.at].sum[:])
 	}
 	slices.SortFunc(keys, func(x, y key) int { return cmp.Or(bySum(x, y), cmp.Compare(x.at, y.at)) })
-	keys = slices.CompactFunc(keys, func(x, y key) bool { return bySum(x, y) == 0 })
+	keys = slices.CompactFunc(keys, func(x, y key) bool {
+		return bySum(x, y) == 0 && b.chunks[x.at].layer == b.chunks[y.at].layer
+	})
 	b.bySum = make([]uint32, len(keys))
 	for i, k := range keys {
 		b.bySum[i] = k.at

@@ -5,6 +5,8 @@ import (
 	"hash/fnv"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -72,15 +74,37 @@ func (c *baseContent) sort() {
 	})
 }
 
+// maxNamesakes bounds how many files of one name are looked at.
+const maxNamesakes = 64
+
 // like returns the file most likely to resemble one of that name: its
-// namesake, or else one that differs in numbers.
-func (c *baseContent) like(name string) (baseFile, bool) {
+// namesake, or else one whose name differs in numbers. Of several it is one in
+// a layer that is preferred, and of these that of the last layer.
+func (c *baseContent) like(name string, preferred func(diffID digest.Digest) bool) (baseFile, bool) {
 	own, kin := nameHashes(name)
-	if i, ok := slices.BinarySearchFunc(c.files, own, func(f baseFile, h uint64) int { return cmp.Compare(f.name, h) }); ok {
-		return c.files[i], true
+	list := c.namesakes(own)
+	if len(list) == 0 {
+		list = c.kinOf(kin)
 	}
-	if i, ok := slices.BinarySearchFunc(c.kin, kin, func(at int32, h uint64) int { return cmp.Compare(c.files[at].kin, h) }); ok {
-		return c.files[c.kin[i]], true
+	if len(list) == 0 {
+		return baseFile{}, false
 	}
-	return baseFile{}, false
+	i := slices.IndexFunc(list, func(at int32) bool { return preferred(c.layers[c.files[at].layer].DiffID) })
+	return c.files[list[max(i, 0)]], true
+}
+
+func (c *baseContent) namesakes(name uint64) (out []int32) {
+	i, _ := slices.BinarySearchFunc(c.files, name, func(f baseFile, name uint64) int { return cmp.Compare(f.name, name) })
+	for ; i < len(c.files) && c.files[i].name == name && len(out) < maxNamesakes; i++ {
+		out = append(out, int32(i))
+	}
+	return out
+}
+
+func (c *baseContent) kinOf(kin uint64) (out []int32) {
+	i, _ := slices.BinarySearchFunc(c.kin, kin, func(at int32, kin uint64) int { return cmp.Compare(c.files[at].kin, kin) })
+	for ; i < len(c.kin) && c.files[c.kin[i]].kin == kin && len(out) < maxNamesakes; i++ {
+		out = append(out, c.kin[i])
+	}
+	return out
 }

@@ -32,7 +32,7 @@ var defaultLimits = packLimits{known: 1 << 20, pieces: 1 << 21, runs: 1 << 20}
 // chunk is a piece of content that occurs in a window.
 type chunk struct {
 	key    chunkKey
-	source int32 // 0: the contents; k: a layer of a base; see unplaced
+	source int32 // 0: the contents; k: a layer of a base; see unplaced and inBase
 	offset int64 // in the source
 	spool  int64 // in the spool; -1 if it is not there
 }
@@ -68,9 +68,12 @@ func (l *chunkList) cut(n int) {
 	l.pages = l.pages[:(n+chunkPage-1)/chunkPage]
 }
 
-// unplaced is the source of a chunk that is to be given a place in the
-// contents; unplaced-k, of one in the layer of a base that was met as the k-th.
-const unplaced = -1
+// A chunk that is unplaced is to be given a place in the contents, one inBase
+// in a layer of a base; then inBase-1-k stands for the layer of that number.
+const (
+	unplaced = -1
+	inBase   = -2
+)
 
 // gatherer takes layers apart, several at a time, and knows every chunk once.
 // The numbers it gives to chunks depend on the order of arrival; nothing that
@@ -162,7 +165,11 @@ func (g *gatherer) take(p []byte, sum split.Sum, alone bool) (id uint32, fresh b
 		return id, false, nil
 	}
 	if !ok {
-		id = g.chunks.add(g.locate(key))
+		c := chunk{key: key, source: unplaced}
+		if g.sources.has(key) {
+			c.source = inBase
+		}
+		id = g.chunks.add(c)
 		if len(g.known) < g.limits.known+g.limits.pieces {
 			g.known[key] = id
 		}
@@ -173,18 +180,6 @@ func (g *gatherer) take(p []byte, sum split.Sum, alone bool) (id uint32, fresh b
 		c.spool, err = g.spool.append(p)
 	}
 	return id, c.source == unplaced, err
-}
-
-// locate is a new chunk, placed if a base has it.
-func (g *gatherer) locate(key chunkKey) chunk {
-	c := chunk{key: key, source: unplaced}
-	for _, b := range g.plan.bases {
-		if layer, offset, ok := b.find(key.sum, int(key.length)); ok {
-			c.source, c.offset = unplaced-g.sources.meet(b.layer(layer).DiffID), offset
-			break
-		}
-	}
-	return c
 }
 
 // begin makes ready for a window: what is known is in no spool.

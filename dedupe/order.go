@@ -98,8 +98,8 @@ func (g *gatherer) recipes(window []pieces) []recipe.Tar {
 func (g *gatherer) extents(ids []uint32) (out []recipe.Extent) {
 	for _, id := range ids {
 		c := g.chunks.at(id)
-		if c.source < unplaced {
-			c.source = g.sources.use(unplaced - c.source)
+		if c.source < inBase {
+			c.source = g.sources.use(inBase - 1 - c.source)
 		}
 		e := recipe.Extent{Source: int(c.source), Offset: c.offset, Length: int64(c.key.length)}
 		if n := len(out); n > 0 && out[n-1].Source == e.Source && out[n-1].Offset+out[n-1].Length == e.Offset {

@@ -47,7 +47,7 @@ type packer struct {
 }
 
 func newPacker(p *chunkPlan, o Options) *packer {
-	return &packer{gatherer: gatherer{plan: p, limits: p.limits, sources: sources{bases: p.bases}}, o: o}
+	return &packer{gatherer: gatherer{plan: p, limits: p.limits, sources: newSources(p.bases)}, o: o}
 }
 
 func (k *packer) run(ctx context.Context) error {
@@ -76,6 +76,7 @@ func (k *packer) window(ctx context.Context, layers []manifests.Layer, progress 
 		return err
 	}
 	k.known = nil // large, and not needed again
+	k.choose()
 	l := k.order(scanned, k.contents)
 	k.fresh = append(k.fresh, l.byLayer...)
 	k.contents += l.length

@@ -60,7 +60,7 @@ func (k *packer) prefix(p *prefixes, files []file) (out []recipe.Extent) {
 			if b.content == nil {
 				continue
 			}
-			old, ok := b.content.like(f.name)
+			old, ok := b.content.like(f.name, k.sources.used)
 			if !ok || old.length > left || old.length == 0 {
 				continue
 			}
@@ -80,7 +80,7 @@ func (k *packer) prefix(p *prefixes, files []file) (out []recipe.Extent) {
 // layer returns the i-th layer of a base, which is needed from now on.
 func (p *prefixes) layer(k *packer, b *Base, i int) *prefixLayer {
 	l := b.content.layers[i]
-	source := int(k.sources.use(k.sources.meet(l.DiffID)))
+	source := int(k.sources.use(k.sources.number[l.DiffID]))
 	at := slices.IndexFunc(p.layers, func(x prefixLayer) bool { return x.source == source })
 	if at < 0 {
 		at = len(p.layers)

@@ -112,3 +112,23 @@ func TestBaseThatIsGone(t *testing.T) {
 		t.Errorf("left %v, %v", left, err)
 	}
 }
+
+// What several layers of a base have is taken of as few as will do, whatever
+// their order.
+func TestDeltasLeanOnFewLayers(t *testing.T) {
+	b := fixtures.NewBlobs()
+	roots := fixtures.Series(b, 5, manifests.Uncompressed)
+	now := b.Graph(t, roots[4])
+	for _, order := range [][]manifests.Root{roots[:4], {roots[2], roots[0], roots[3], roots[1]}} {
+		var bases []*dedupe.Base
+		for _, r := range order {
+			bases = append(bases, baseOfGraph(t, b.Graph(t, r)))
+		}
+		path, _ := packed(t, chunkPlan(t, now, bases...), dedupe.Options{})
+		bundle := opened(t, path, b.Graph(t, order...))
+		if n := bundle.Needs(); len(n.Layers) > 3 {
+			t.Errorf("it leans on %d layers: %+v", len(n.Layers), n.Layers)
+		}
+		comesBack(t, bundle, now)
+	}
+}
