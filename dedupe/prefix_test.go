@@ -117,16 +117,19 @@ func TestBaseThatIsGone(t *testing.T) {
 // their order.
 func TestDeltasLeanOnFewLayers(t *testing.T) {
 	b := fixtures.NewBlobs()
-	roots := fixtures.Series(b, 5, manifests.Uncompressed)
-	now := b.Graph(t, roots[4])
-	for _, order := range [][]manifests.Root{roots[:4], {roots[2], roots[0], roots[3], roots[1]}} {
-		var bases []*dedupe.Base
-		for _, r := range order {
-			bases = append(bases, baseOfGraph(t, b.Graph(t, r)))
+	image := func(name string, from, to int) manifests.Root {
+		files := []fixtures.File{{Name: name, Body: name}}
+		for i := from; i < to; i++ {
+			files = append(files, fixtures.File{Name: fmt.Sprintf("f%d", i), Body: fixtures.Noise(uint64(i), 30_000)})
 		}
-		path, _ := packed(t, chunkPlan(t, now, bases...), dedupe.Options{})
-		bundle := opened(t, path, b.Graph(t, order...))
-		if n := bundle.Needs(); len(n.Layers) > 3 {
+		return fixtures.Root(name+":1", b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{{Compression: manifests.Uncompressed, Files: files}}}))
+	}
+	some, most, rest := image("some", 0, 6), image("most", 2, 10), image("rest", 6, 8)
+	now := b.Graph(t, image("now", 0, 10))
+	for _, order := range [][]manifests.Root{{some, most, rest}, {rest, some, most}} {
+		path, _ := packed(t, chunkPlan(t, now, baseOfGraph(t, b.Graph(t, order...))), dedupe.Options{})
+		bundle := opened(t, path, b.Graph(t, some, most))
+		if n := bundle.Needs(); len(n.Layers) != 2 {
 			t.Errorf("it leans on %d layers: %+v", len(n.Layers), n.Layers)
 		}
 		comesBack(t, bundle, now)
