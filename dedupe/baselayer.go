@@ -23,12 +23,12 @@ type baseLayer struct {
 	ranges ranges
 }
 
-// place is a range of a tar; at is where it lies in the spool.
-type place struct{ from, to, at int64 }
+// wantedRange is a range of a tar; at is where it lies in the spool.
+type wantedRange struct{ from, to, at int64 }
 
-// ranges are places that are sorted and do not touch, once they are merged.
+// ranges are such that are sorted and do not touch, once they are merged.
 type ranges struct {
-	list []place
+	list []wantedRange
 	gap  int64 // what lies no further apart is one range
 }
 
@@ -51,11 +51,11 @@ func (r *ranges) add(from, to int64, limit int) {
 			r.gap = 2*r.gap + 1
 		}
 	}
-	r.list = append(r.list, place{from: from, to: to})
+	r.list = append(r.list, wantedRange{from: from, to: to})
 }
 
 func (r *ranges) merge() {
-	slices.SortFunc(r.list, func(a, b place) int { return cmp.Compare(a.from, b.from) })
+	slices.SortFunc(r.list, func(a, b wantedRange) int { return cmp.Compare(a.from, b.from) })
 	out := r.list[:0]
 	for _, x := range r.list {
 		if n := len(out); n > 0 && x.from-out[n-1].to <= r.gap {
@@ -141,8 +141,8 @@ func (c *contents) prefix(segment int) ([]recipe.Extent, error) {
 
 // locate returns the front of a range of the tar that placeBases has met: all
 // of it.
-func (l *baseLayer) locate(offset, length int64) piece {
-	return piece{&l.part, l.ranges.locate(offset), length}
+func (l *baseLayer) locate(offset, length int64) spoolRange {
+	return spoolRange{&l.part, l.ranges.locate(offset), length}
 }
 
 // present reports whether all that is needed to fill a part was supplied.

@@ -29,15 +29,15 @@ type Bundle struct {
 	// In chunk mode; nil in layer mode.
 	catalog  *catalog
 	tars     map[digest.Digest]int // where in catalog.Tars
-	recipes  stored
-	segments []stored // as many as catalog.Segments
+	recipes  storedBlob
+	segments []storedBlob // as many as catalog.Segments
 	contents *contents
 }
 
 type section struct{ offset, size int64 }
 
-// stored is a blob of the container that is no blob of an image.
-type stored struct {
+// storedBlob is a blob of the container, and where its content lies.
+type storedBlob struct {
 	desc    ocispec.Descriptor
 	section section
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/imgpack/imgpack/dedupe/internal/segment"
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 )
@@ -193,8 +194,8 @@ func (p catalogParser) segments(lengths []int64) error {
 		switch {
 		case n < 1:
 			return p.bad(manifests.KindMalformed, "segment %d has a content of %d bytes", i, n)
-		case n > maxSegment:
-			return p.bad(manifests.KindLimit, "the content of segment %d, %d bytes, is larger than %d", i, n, int64(maxSegment))
+		case n > segment.MaxContent:
+			return p.bad(manifests.KindLimit, "the content of segment %d, %d bytes, is larger than %d", i, n, segment.MaxContent)
 		}
 	}
 	return nil

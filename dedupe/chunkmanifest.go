@@ -48,12 +48,12 @@ func parseManifest(raw []byte, name string) (config ocispec.Descriptor, layers [
 	case len(m.Layers)+2 > maxChunkBlobs:
 		return config, nil, manifests.Bad(manifests.KindLimit, name, "%d blobs are more than %d", len(m.Layers)+2, maxChunkBlobs)
 	}
-	return m.Config, m.Layers, checkParts(m.Layers, name)
+	return m.Config, m.Layers, checkOrder(m.Layers, name)
 }
 
-// checkParts holds the manifest's layers to their order by kind: any number of
+// checkOrder holds the manifest's layers to their order by kind: any number of
 // carried blobs, any number of segments, one blob of recipes.
-func checkParts(layers []ocispec.Descriptor, name string) error {
+func checkOrder(layers []ocispec.Descriptor, name string) error {
 	place := map[string]int{mediaTypeCarried: 0, mediaTypeSegment: 1, mediaTypeRecipes: 2}
 	at := 0
 	for i, l := range layers {

@@ -116,7 +116,7 @@ func adds(t testing.TB, s *dedupe.Summary) {
 	var fresh int64
 	for _, r := range s.Rows {
 		fresh += r.NewContent
-		if r.Kept+r.Open+r.Needed != r.Layers {
+		if r.Open+r.Carried+r.Needed != r.Layers {
 			t.Errorf("row %+v", r)
 		}
 	}

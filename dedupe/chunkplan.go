@@ -20,14 +20,14 @@ const defaultWindow = 16 << 30
 // sizes of segments are not.
 type chunkPlan struct {
 	*selection
-	level  segment.Level
-	limits packLimits
-	bases  []*Base
-	images []byte               // the catalog's list of roots
-	stored []ocispec.Descriptor // carried blobs, documents first
-	open   []manifests.Layer    // in the order of leaves
-	need   []ocispec.Descriptor
-	counts *counts
+	level   segment.Level
+	limits  packLimits
+	bases   []*Base
+	images  []byte               // the catalog's list of roots
+	carried []ocispec.Descriptor // documents first
+	open    []manifests.Layer    // in the order of leaves
+	need    []ocispec.Descriptor
+	counts  *counts
 }
 
 func newChunkPlan(s *selection, o PlanOptions) (*chunkPlan, error) {
@@ -36,7 +36,7 @@ func newChunkPlan(s *selection, o PlanOptions) (*chunkPlan, error) {
 		return nil, err
 	}
 	fates := p.sort()
-	if n := len(p.stored) + chunkBlobs; n > maxChunkBlobs {
+	if n := len(p.carried) + chunkBlobs; n > maxChunkBlobs {
 		return nil, manifests.Bad(manifests.KindLimit, "bundle", "%d blobs are more than %d", n, maxChunkBlobs)
 	}
 	var err error
@@ -74,7 +74,7 @@ func (p *chunkPlan) sort() map[digest.Digest]fate {
 			}
 		}
 	}
-	p.stored = slices.Clone(p.docs)
+	p.carried = slices.Clone(p.docs)
 	fates := map[digest.Digest]fate{}
 	for _, d := range p.leaves {
 		l, isPlain := plain[d.Digest]
@@ -86,7 +86,7 @@ func (p *chunkPlan) sort() map[digest.Digest]fate {
 			p.open = append(p.open, l)
 			fates[d.Digest] = opened
 		default:
-			p.stored = append(p.stored, d)
+			p.carried = append(p.carried, d)
 		}
 	}
 	return fates
@@ -107,7 +107,7 @@ func (p *chunkPlan) front(progress manifests.Progress) (*tarball.Plan, error) {
 	t, err := tarball.NewPlan(append([]tarball.Member{
 		tarball.Bytes(readmeName, []byte(readmeChunk)),
 		tarball.Bytes(layoutName, []byte(manifests.LayoutMarker)),
-	}, p.members(p.stored, progress)...))
+	}, p.members(p.carried, progress)...))
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (p *chunkPlan) windows(limit int64) (out [][]manifests.Layer) {
 }
 
 func (p *chunkPlan) transfer() (n int64) {
-	for _, d := range p.stored {
+	for _, d := range p.carried {
 		n += d.Size
 	}
 	return n + p.openBytes()

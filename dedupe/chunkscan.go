@@ -117,16 +117,16 @@ func (s *scanner) lastMember() error {
 // file, and what they are found to be.
 type chunkContainer struct {
 	*scanner
-	blobs []stored
+	blobs []storedBlob
 }
 
 func (c *chunkContainer) found(d digest.Digest, at section) {
-	c.blobs = append(c.blobs, stored{desc: ocispec.Descriptor{Digest: d, Size: at.size}, section: at})
+	c.blobs = append(c.blobs, storedBlob{desc: ocispec.Descriptor{Digest: d, Size: at.size}, section: at})
 }
 
 // bundle reads the manifest and the catalog, and holds the blobs to them.
 func (c *chunkContainer) bundle(info Info, x promise) (*Bundle, error) {
-	parts, config, err := c.parts(x)
+	listed, config, err := c.listed(x)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func (c *chunkContainer) bundle(info Info, x promise) (*Bundle, error) {
 		return nil, err
 	}
 	b := &Bundle{r: c.r, name: c.name, info: info, roots: roots, catalog: &catalog, blobs: map[digest.Digest]section{}, tars: map[digest.Digest]int{}}
-	for _, p := range parts {
+	for _, p := range listed {
 		switch p.desc.MediaType {
 		case mediaTypeCarried:
 			b.blobs[p.desc.Digest] = p.section
@@ -162,10 +162,10 @@ func (c *chunkContainer) bundle(info Info, x promise) (*Bundle, error) {
 	return b, nil
 }
 
-// parts finds the manifest, the last of the blobs, and proves that it lists
+// listed finds the manifest, the last of the blobs, and proves that it lists
 // all others in their order. It gives those with their media types, and the
 // catalog apart.
-func (c *chunkContainer) parts(x promise) (parts []stored, config stored, err error) {
+func (c *chunkContainer) listed(x promise) (all []storedBlob, config storedBlob, err error) {
 	if len(x.manifests) != 1 || x.manifests[0].ArtifactType != chunkArtifact || x.manifests[0].MediaType != ocispec.MediaTypeImageManifest {
 		return nil, config, c.bad(manifests.KindMalformed, "index.json does not list the manifest of a bundle, and nothing else")
 	}
@@ -194,12 +194,12 @@ func (c *chunkContainer) parts(x promise) (parts []stored, config stored, err er
 	return c.blobs[:last-1], c.blobs[last-1], nil
 }
 
-func same(b stored, d ocispec.Descriptor) bool {
+func same(b storedBlob, d ocispec.Descriptor) bool {
 	return b.desc.Digest == d.Digest && b.desc.Size == d.Size
 }
 
 // proven reads a blob of the container that must hash to its name.
-func (c *chunkContainer) proven(b stored, limit int64) ([]byte, error) {
+func (c *chunkContainer) proven(b storedBlob, limit int64) ([]byte, error) {
 	name := memberName(b.desc.Digest)
 	if b.desc.Size > limit {
 		return nil, c.bad(manifests.KindLimit, "%s of %d bytes is larger than %d", name, b.desc.Size, limit)

@@ -28,7 +28,7 @@ func (p *chunkPlan) writeFile(ctx context.Context, path string, o Options) (*Sum
 		if err := f.Reserve(front.Size()); err != nil {
 			return err
 		}
-		again := leftover{file: f, blobs: p.stored, skip: frontMembers, offset: front.Offset, progress: o.Progress}
+		again := leftover{file: f, blobs: p.carried, skip: frontMembers, offset: front.Offset, progress: o.Progress}
 		if err := front.WriteAt(ctx, f, o.jobs(), again.have(ctx, left)); err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func (p *chunkPlan) write(ctx context.Context, w io.Writer, o Options) (*Summary
 func (p *chunkPlan) rest(ctx context.Context, w io.Writer, front int64, o Options) (*Summary, error) {
 	k := newPacker(p, o)
 	k.out = &blobWriter{w: w, at: front}
-	for _, d := range p.stored {
+	for _, d := range p.carried {
 		if err := k.out.note(mediaTypeCarried, d.Digest, d.Size); err != nil {
 			return nil, err
 		}
@@ -97,12 +97,12 @@ func (k *packer) finish() (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	parts := k.out.blobs
+	listed := k.out.blobs
 	config, err := k.out.add(mediaTypeCatalog, raw)
 	if err != nil {
 		return nil, err
 	}
-	if raw, err = formatManifest(config, parts); err != nil {
+	if raw, err = formatManifest(config, listed); err != nil {
 		return nil, err
 	}
 	manifest, err := k.out.add(ocispec.MediaTypeImageManifest, raw)

@@ -117,7 +117,6 @@ const (
 	maxBlobs       = 250_000
 	maxChunkBlobs  = 20_000 // in the file, in chunk mode
 	maxCatalog     = 16 << 20
-	maxSegment     = 256 << 20 // content
 	maxBlobSize    = 1 << 40
 	maxFeatures    = 32
 	maxFeatureName = 32

@@ -75,7 +75,7 @@ func (c *contents) Close() error {
 }
 
 // parse reads the recipes, and finds out what they want of base layers.
-func (c *contents) parse(ctx context.Context, blob stored) error {
+func (c *contents) parse(ctx context.Context, blob storedBlob) error {
 	raw, err := c.readStored(blob, maxPacked)
 	if err != nil {
 		return err
@@ -121,12 +121,12 @@ func (c *contents) badRecipe(tar int, err error) error {
 	return &manifests.ContentError{Kind: manifests.KindMalformed, Subject: fmt.Sprintf("%s: recipe of %s", c.name, c.tars[tar].Digest), Err: err}
 }
 
-// locate takes as much off the front of e as lies in one piece of the spool.
-func (c *contents) locate(e *recipe.Extent) piece {
-	var x piece
+// locate takes as much off the front of e as lies in one part of the spool.
+func (c *contents) locate(e *recipe.Extent) spoolRange {
+	var x spoolRange
 	if e.Source == 0 {
 		s := &c.segments[c.segmentAt(e.Offset)]
-		x = piece{&s.part, e.Offset, min(e.Length, s.end-e.Offset)}
+		x = spoolRange{&s.part, e.Offset, min(e.Length, s.end-e.Offset)}
 	} else {
 		x = c.bases[e.Source-1].locate(e.Offset, e.Length)
 	}
@@ -153,7 +153,7 @@ func (c *contents) openTar(ctx context.Context, i int) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &restoredTar{
 		c: c, order: order, close: cancel,
-		next: c.pieces(i),
+		next: c.spoolRanges(i),
 		wait: func(p *part) error { return p.wait(ctx) },
 	}
 	return manifests.VerifyReader(r, ocispec.Descriptor{Digest: c.tars[i].Digest, Size: c.tars[i].Size}), nil
@@ -184,17 +184,17 @@ func (c *contents) order(ctx context.Context, tar int) ([]*part, error) {
 	return order, err
 }
 
-// pieces gives a tar as pieces of the spool, one after another.
-func (c *contents) pieces(tar int) func() (piece, error) {
+// spoolRanges gives a tar as ranges of the spool, one after another.
+func (c *contents) spoolRanges(tar int) func() (spoolRange, error) {
 	w := c.set.Walk(tar)
 	var e recipe.Extent
-	return func() (piece, error) {
+	return func() (spoolRange, error) {
 		if e.Length == 0 {
 			var err error
 			if e, err = w.Next(); err == io.EOF {
-				return piece{}, err
+				return spoolRange{}, err
 			} else if err != nil {
-				return piece{}, c.badRecipe(tar, err)
+				return spoolRange{}, c.badRecipe(tar, err)
 			}
 		}
 		return c.locate(&e), nil
@@ -208,7 +208,7 @@ const readAhead = 2
 // restoredTar puts a tar together.
 type restoredTar struct {
 	c     *contents
-	next  func() (piece, error)
+	next  func() (spoolRange, error)
 	wait  func(*part) error
 	close context.CancelFunc
 
@@ -216,11 +216,11 @@ type restoredTar struct {
 	entered int     // how many of them have been
 	begun   int     // how many are being unpacked, or have been
 
-	now     piece
-	last    *part // that is known to be there
-	windows [4]window
-	clock   int
-	err     error // sticky
+	now   spoolRange
+	last  *part // that is known to be there
+	views [4]view
+	clock int
+	err   error // sticky
 }
 
 // Read fills p unless the tar ends.
@@ -271,24 +271,24 @@ func (r *restoredTar) enter(p *part) error {
 	return r.wait(p)
 }
 
-// A window is a piece of the spool in memory: small ranges lie close together
+// A view is a stretch of the spool in memory: small ranges lie close together
 // in it, heads among heads and bodies among bodies.
-type window struct {
+type view struct {
 	buf  []byte
 	at   int64 // in the spool
 	used int   // when, on the reader's clock
 }
 
-// Memory of a reader is four windows. They begin small, for ranges that are
+// Memory of a reader is four views. They begin small, for ranges that are
 // scattered, and double while what is wanted lies just behind them.
 const (
-	minWindow = 16 << 10
-	maxWindow = 256 << 10
-	// direct is the length from which a range is read without a window.
+	minView = 16 << 10
+	maxView = 256 << 10
+	// direct is the length from which a range is read without a view.
 	direct = 16 << 10
 )
 
-// copy reads from the piece at hand.
+// copy reads from the range at hand.
 func (r *restoredTar) copy(p []byte) (int, error) {
 	p = p[:min(int64(len(p)), r.now.length)]
 	w := r.holding(r.now.at)
@@ -307,10 +307,10 @@ func (r *restoredTar) copy(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// holding returns the window that holds the byte at an offset.
-func (r *restoredTar) holding(at int64) *window {
-	for i := range r.windows {
-		if w := &r.windows[i]; at >= w.at && at < w.at+int64(len(w.buf)) {
+// holding returns the view that holds the byte at an offset.
+func (r *restoredTar) holding(at int64) *view {
+	for i := range r.views {
+		if w := &r.views[i]; at >= w.at && at < w.at+int64(len(w.buf)) {
 			r.clock++
 			w.used = r.clock
 			return w
@@ -319,15 +319,15 @@ func (r *restoredTar) holding(at int64) *window {
 	return nil
 }
 
-// load fills a window from where the piece at hand begins. It goes no further
+// load fills a view from where the range at hand begins. It goes no further
 // than its part, beyond which nothing need be there yet.
 func (r *restoredTar) load() error {
-	w := &r.windows[0]
-	size := minWindow
-	for i := range r.windows {
-		x := &r.windows[i]
+	w := &r.views[0]
+	size := minView
+	for i := range r.views {
+		x := &r.views[i]
 		if end := x.at + int64(len(x.buf)); len(x.buf) > 0 && r.now.at >= end && r.now.at-end <= int64(len(x.buf)) {
-			w, size = x, min(2*len(x.buf), maxWindow)
+			w, size = x, min(2*len(x.buf), maxView)
 			break
 		}
 		if x.used < w.used {

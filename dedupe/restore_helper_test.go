@@ -102,7 +102,7 @@ func (m *memory) before(ask func(int64) error) {
 	m.ask = ask
 }
 
-func (m *memory) reads(s stored) int {
+func (m *memory) reads(s storedBlob) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.from[s.section.offset]
@@ -113,11 +113,11 @@ func (s *draft) open(t testing.TB, o OpenOptions) *handmade {
 	t.Helper()
 	h := &handmade{file: &memory{from: map[int64]int{}}}
 	b := &Bundle{r: h.file, name: "site.imgpack", catalog: &catalog{Bases: s.origin}, tars: map[digest.Digest]int{}}
-	put := func(blob []byte) stored {
+	put := func(blob []byte) storedBlob {
 		d := ocispec.Descriptor{Digest: digest.FromBytes(blob), Size: int64(len(blob))}
 		at := int64(len(h.file.data))
 		h.file.data = append(h.file.data, blob...)
-		return stored{desc: d, section: section{offset: at, size: d.Size}}
+		return storedBlob{desc: d, section: section{offset: at, size: d.Size}}
 	}
 	prefixes := s.prefixes
 	if prefixes == nil {

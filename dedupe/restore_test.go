@@ -27,7 +27,7 @@ func TestTarsComeBack(t *testing.T) {
 	}
 }
 
-// Reads of any length give the same bytes: the windows hold what they say.
+// Reads of any length give the same bytes: views hold what they say.
 func TestReadsOfAnyLength(t *testing.T) {
 	rng := newRand(1)
 	s := randomDraft(rng, 5, 3, 0)
@@ -229,10 +229,10 @@ func TestDamageIsNamed(t *testing.T) {
 	for _, c := range []struct {
 		what string
 		kind manifests.Kind
-		do   func(h *handmade, s stored)
+		do   func(h *handmade, s storedBlob)
 	}{
-		{"a flipped bit", manifests.KindDigest, func(h *handmade, s stored) { h.file.data[s.section.offset+s.section.size/2] ^= 4 }},
-		{"a file cut short", manifests.KindTruncated, func(h *handmade, s stored) { h.file.data = h.file.data[:s.section.offset+1] }},
+		{"a flipped bit", manifests.KindDigest, func(h *handmade, s storedBlob) { h.file.data[s.section.offset+s.section.size/2] ^= 4 }},
+		{"a file cut short", manifests.KindTruncated, func(h *handmade, s storedBlob) { h.file.data = h.file.data[:s.section.offset+1] }},
 	} {
 		rng := newRand(10)
 		s := &draft{level: segment.Fast, contents: [][]byte{words(rng, 9000), words(rng, 9000)}}

@@ -82,7 +82,7 @@ func (c *counting) layer(row *Row, l manifests.Layer) {
 	row.Layers++
 	met := c.layers[l.Blob.Digest]
 	c.layers[l.Blob.Digest] = true
-	inRow, inAll := &row.Kept, &c.totals.Carried
+	inRow, inAll := &row.Carried, &c.totals.Carried
 	switch c.fateOf(l.Blob) {
 	case opened:
 		inRow, inAll = &row.Open, &c.totals.Open

@@ -102,8 +102,8 @@ type part struct {
 	index      int // of the segment or, if base is set, of the needed layer
 }
 
-// piece is a range of bytes in the spool, within one part.
-type piece struct {
+// spoolRange is a range of bytes of the spool, within one part.
+type spoolRange struct {
 	part   *part
 	at     int64
 	length int64
@@ -123,7 +123,7 @@ const maxPacked = segment.MaxContent + segment.MaxCopies
 // segmentFile is a segment of the bundle and its place in the spool.
 type segmentFile struct {
 	part
-	blob stored
+	blob storedBlob
 }
 
 func (s *segmentFile) length() int64 { return s.end - s.start }
@@ -236,7 +236,7 @@ func (l *buffers) put(b []byte) {
 
 // readStored reads a blob of the bundle that is no larger than limit, and
 // proves it. The bytes may be given back to c.blobs.
-func (c *contents) readStored(s stored, limit int64) ([]byte, error) {
+func (c *contents) readStored(s storedBlob, limit int64) ([]byte, error) {
 	size := s.section.size
 	if size > limit {
 		return nil, manifests.Bad(manifests.KindLimit, c.member(s), "%d bytes are more than %d", size, limit)
@@ -256,6 +256,6 @@ func (c *contents) readStored(s stored, limit int64) ([]byte, error) {
 }
 
 // member names a blob of the bundle.
-func (c *contents) member(s stored) string {
+func (c *contents) member(s storedBlob) string {
 	return c.name + ": member " + memberName(s.desc.Digest)
 }

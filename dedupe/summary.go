@@ -29,8 +29,8 @@ type Row struct {
 	Bytes    int64              // stored size of all blobs the root needs
 	NewBytes int64              // of those, what the rows before it did not bring
 
-	NewContent         int64 // contents of open layers that are first met here, uncompressed
-	Kept, Open, Needed int   // Layers, by what becomes of them: carried as they are, cut up, left to a base
+	NewContent            int64 // contents of open layers that are first met here, uncompressed
+	Open, Carried, Needed int   // Layers, by what becomes of them: cut up, stored as they are, left to a base
 }
 
 // Totals sums up the rows of a bundle. Bytes without all that is saved, and

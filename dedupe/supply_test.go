@@ -401,10 +401,10 @@ func TestRanges(t *testing.T) {
 		rng := newRand(seed)
 		limit := 4 + rng.IntN(60)
 		r := ranges{gap: int64(rng.IntN(5))}
-		var wanted []place
+		var wanted []wantedRange
 		for range 400 {
 			from := int64(rng.IntN(100_000))
-			x := place{from: from, to: from + 1 + int64(rng.IntN(50))}
+			x := wantedRange{from: from, to: from + 1 + int64(rng.IntN(50))}
 			wanted = append(wanted, x)
 			r.add(x.from, x.to, limit)
 			if len(r.list) > limit {
@@ -418,7 +418,7 @@ func TestRanges(t *testing.T) {
 			}
 		}
 		for _, w := range wanted {
-			if !slices.ContainsFunc(r.list, func(x place) bool { return x.from <= w.from && w.to <= x.to }) {
+			if !slices.ContainsFunc(r.list, func(x wantedRange) bool { return x.from <= w.from && w.to <= x.to }) {
 				t.Fatalf("%v is in none of %v", w, r.list)
 			}
 		}

@@ -120,7 +120,7 @@ func (d *packDoc) fill(s *dedupe.Summary, in *inputs) {
 			Ref: refOf(r.Root), Requested: requested[rootKey(r.Root)], Platform: platformsOf(r.Images),
 			Digest: r.Root.Descriptor.Digest, IndexDigest: r.Root.Index, State: r.Root.State(),
 			Layers: r.Layers, Bytes: r.Bytes, NewBytes: r.NewBytes, display: r.Root.Display(),
-		}, r.NewContent, r.Open, r.Kept, r.Needed})
+		}, r.NewContent, r.Open, r.Carried, r.Needed})
 	}
 	t := s.Totals
 	d.Totals = packTotals{
