@@ -63,7 +63,7 @@ func newPackCommand(a *app) *cobra.Command {
 	var o packOptions
 	return a.command(spec{
 		use: "pack [flags] -o FILE SOURCE...", group: groupCarry, short: "pack images into one bundle, every piece of content once",
-		long: "Bundles are sources too: packing an old bundle with further images adds them,\npacking two merges them, packing a delta with its base makes it whole.\nLayers that are compressed already are carried as they are.",
+		long: "Bundles are sources too: packing an old bundle with further images adds them,\npacking two merges them, packing a delta with its base makes it whole.\nLayers that are compressed already are carried as they are.\n\nA delta on a receipt leaves out what is the same; on a bundle or archive that is\nat hand, files that changed cost only their change.",
 		examples: "imgpack pack -o site.imgpack nginx:1.27 redis:7.4\n" +
 			"imgpack pack -o site.imgpack -f images.txt --platform linux/amd64,linux/arm64\n" +
 			"imgpack pack -o next.imgpack site.imgpack ./new.tar --dry-run\n" +

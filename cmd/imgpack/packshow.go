@@ -41,7 +41,11 @@ func (o *packOptions) planLines(a *app, d packDoc) []string {
 	t := d.Totals
 	first := fmt.Sprintf("bundle of %s (%d bytes); the images one by one: %s", a.size(d.Output.Bytes), d.Output.Bytes, a.size(t.Bytes))
 	if !d.Exact {
-		first = fmt.Sprintf("bundle of about %s; the images one by one: %s", a.size(d.Output.Bytes), a.size(t.Bytes))
+		about := "about"
+		if len(d.Since) > 0 { // what changed files share with their older selves is not looked at
+			about = "at most about"
+		}
+		first = fmt.Sprintf("bundle of %s %s; the images one by one: %s", about, a.size(d.Output.Bytes), a.size(t.Bytes))
 	}
 	lines := []string{first}
 	if saved := t.savings(a); saved != "" {
@@ -53,7 +57,7 @@ func (o *packOptions) planLines(a *app, d packDoc) []string {
 	if t.SavedByBase > 0 {
 		lines = append(lines, "needs "+baseNames(d.Since)+" on the other side")
 	}
-	costs := []string{"temp space " + a.size(d.Temp), "about " + secondsText(*d.Estimate)}
+	costs := []string{"temp space up to " + a.size(d.Temp), "about " + secondsText(*d.Estimate)}
 	if *d.Download > 0 {
 		costs = append([]string{"download " + a.size(*d.Download)}, costs...)
 	}
