@@ -17,12 +17,15 @@
 // To write one, build a manifests.Graph, lay it out with NewPlan, and write the
 // Plan to a file, where blobs arrive in parallel straight in their final
 // places, or to a pipe. To read one, Open it: a Bundle is a manifests.Fetcher,
-// and unpacks contents when they are first needed.
+// and unpacks contents when they are first needed; Supply gives a delta what it
+// leans on. A Base is what one side has, and a receipt is one written down.
 //
-// Where to look: header.go, scan.go, index.go the container; chunkscan.go,
-// chunkmanifest.go, catalog.go what chunk mode adds to it; restore.go, spool.go
-// and supply.go how open layers come back; packer.go, gather.go and order.go
-// how they are taken apart and written.
+// Where to look. The container: header.go, scan.go, index.go; in chunk mode
+// chunkscan.go, chunkmanifest.go, catalog.go. Writing: plan.go, write.go and
+// then layerplan.go or, in chunk mode, chunkplan.go, chunkwrite.go, packer.go,
+// gather.go, order.go. Reading open layers: contents.go, restore.go,
+// segments.go, spool.go; of deltas supply.go, baselayer.go. Bases: base.go,
+// receipt.go. The bytes of chunk mode: internal/split, segment, recipe.
 //
 // Out of scope: where images come from and go to (package archive), and whether
 // the blobs of a bundle are sound and refer to one another as they should
