@@ -1,12 +1,8 @@
 package dedupe
 
 import (
-	"bytes"
 	"encoding/json"
-	"strconv"
-	"strings"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgpack/imgpack/internal/quote"
@@ -67,42 +63,4 @@ func checkOrder(layers []ocispec.Descriptor, name string) error {
 		return manifests.Bad(manifests.KindMalformed, name, "it lists no recipes")
 	}
 	return nil
-}
-
-// chunkIndexSize is the length of index.json in chunk mode, whatever it holds,
-// so that it is found from the end of the file.
-const chunkIndexSize = 4096
-
-// chunkIndex is index.json of a bundle of chunk mode, sealed. manifest is the
-// manifest's descriptor (digest and size), blobs are all blobs in the order of
-// the file, the manifest the last; head is the length of the file before the
-// header of index.json; features are sorted.
-func chunkIndex(manifest ocispec.Descriptor, blobs []ocispec.Descriptor, head int64, features []string) ([]byte, error) {
-	table := newMemberTable()
-	for _, b := range blobs {
-		table.add(b.Digest, b.Size)
-	}
-	x := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Annotations: map[string]string{
-		annotationVersion: strconv.Itoa(formatVersion),
-		annotationMode:    string(ModeChunk),
-		annotationBlobs:   strconv.Itoa(table.count),
-		annotationHead:    strconv.FormatInt(head, 10),
-		annotationMembers: string(table.digest()),
-		annotationReadme:  string(digest.FromString(readmeChunk)),
-		annotationIndex:   string(blankDigest),
-	}}
-	if len(features) > 0 {
-		x.Annotations[annotationFeatures] = strings.Join(features, ",")
-	}
-	x.SchemaVersion = 2
-	x.Manifests = []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: chunkArtifact, Digest: manifest.Digest, Size: manifest.Size}}
-	raw, err := json.Marshal(x)
-	if err != nil {
-		return nil, err
-	}
-	if len(raw) >= chunkIndexSize {
-		return nil, manifests.Bad(manifests.KindLimit, "bundle", "index.json of %d bytes is larger than %d", len(raw), chunkIndexSize-1)
-	}
-	raw = append(raw, bytes.Repeat([]byte(" "), chunkIndexSize-1-len(raw))...)
-	return seal(append(raw, '\n')), nil
 }

@@ -31,11 +31,11 @@ func (s *scanner) chunkBundle(readme []byte) (*Bundle, error) {
 	if err := s.seals(raw, readme, x); err != nil {
 		return nil, err
 	}
-	switch {
-	case at < x.head:
-		return nil, s.bad(manifests.KindTruncated, "the file is cut short: %d of %d bytes are missing", x.head-at, x.head+chunkTail)
-	case at > x.head:
+	if at > x.head {
 		return nil, s.bad(manifests.KindSize, "the bundle is %d bytes longer than index.json says", at-x.head)
+	}
+	if err := s.length(x.head + chunkTail); err != nil {
+		return nil, err
 	}
 	c := chunkContainer{scanner: s}
 	if err := s.blobs(x, c.found); err != nil {
@@ -91,14 +91,6 @@ func (s *scanner) strayed() error {
 		}
 	}
 	return s.bad(manifests.KindLimit, "it has more than %d blobs", maxChunkBlobs)
-}
-
-// misplaced is the error for a file that should have another length.
-func (s *scanner) misplaced(want int64) error {
-	if s.size < want {
-		return s.bad(manifests.KindTruncated, "the file is cut short: %d of %d bytes are missing", want-s.size, want)
-	}
-	return s.bad(manifests.KindSize, "%d bytes follow the end of the bundle", s.size-want)
 }
 
 // lastMember passes over index.json, which must be the last member.

@@ -37,10 +37,7 @@ func (p *chunkPlan) writeFile(ctx context.Context, path string, o Options) (*Sum
 			return err
 		}
 		s.Resumed = again.bytes.Load()
-		if err := checkWritten(f, path, s); err != nil {
-			return fmt.Errorf("read back %s: %w", path, err)
-		}
-		return nil
+		return checkWritten(f, path, s.Size, s.Digest)
 	})
 	if err != nil {
 		return nil, err
@@ -205,18 +202,6 @@ func (k *packer) uses(b *Base) bool {
 		}
 	}
 	return false
-}
-
-// checkWritten opens what was written as a reader would.
-func checkWritten(r io.ReaderAt, path string, s *Summary) error {
-	b, err := OpenReaderAt(r, s.Size, path, OpenOptions{})
-	if err != nil {
-		return err
-	}
-	if b.info.Digest != s.Digest {
-		return errors.Join(errors.New("it is not the bundle that was written"), b.Close())
-	}
-	return b.Close()
 }
 
 // blobWriter appends blobs to a bundle, and remembers them.

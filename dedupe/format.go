@@ -144,10 +144,7 @@ func parseMemberName(name string) (digest.Digest, bool) {
 }
 
 // memberTable hashes the digests and sizes of the blobs in their order.
-type memberTable struct {
-	hash  hash.Hash
-	count int
-}
+type memberTable struct{ hash hash.Hash }
 
 func newMemberTable() *memberTable {
 	return &memberTable{hash: digest.SHA256.Hash()}
@@ -155,7 +152,6 @@ func newMemberTable() *memberTable {
 
 func (t *memberTable) add(d digest.Digest, size int64) {
 	fmt.Fprintf(t.hash, "%s %d\n", d, size)
-	t.count++
 }
 
 func (t *memberTable) digest() digest.Digest {

@@ -1,6 +1,8 @@
 package dedupe
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -176,4 +178,48 @@ func (f *fields) absent(key string) {
 	if _, ok := f.annotations[key]; ok && f.err == nil {
 		f.err = f.s.bad(manifests.KindMalformed, "index.json has the annotation %s, which its mode does not", key)
 	}
+}
+
+// indexAnnotations are those that index.json has in both modes, before it is
+// sealed.
+func indexAnnotations(mode Mode, blobs []ocispec.Descriptor, readme string) map[string]string {
+	table := newMemberTable()
+	for _, b := range blobs {
+		table.add(b.Digest, b.Size)
+	}
+	return map[string]string{
+		annotationVersion: strconv.Itoa(formatVersion),
+		annotationMode:    string(mode),
+		annotationBlobs:   strconv.Itoa(len(blobs)),
+		annotationMembers: string(table.digest()),
+		annotationReadme:  string(digest.FromString(readme)),
+		annotationIndex:   string(blankDigest),
+	}
+}
+
+// chunkIndexSize is the length of index.json in chunk mode, whatever it holds,
+// so that it is found from the end of the file.
+const chunkIndexSize = 4096
+
+// chunkIndex is index.json of a bundle of chunk mode, sealed. manifest is the
+// manifest's descriptor (digest and size), blobs are all blobs in the order of
+// the file, the manifest the last; head is the length of the file before the
+// header of index.json; features are sorted.
+func chunkIndex(manifest ocispec.Descriptor, blobs []ocispec.Descriptor, head int64, features []string) ([]byte, error) {
+	x := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Annotations: indexAnnotations(ModeChunk, blobs, readmeChunk)}
+	x.Annotations[annotationHead] = strconv.FormatInt(head, 10)
+	if len(features) > 0 {
+		x.Annotations[annotationFeatures] = strings.Join(features, ",")
+	}
+	x.SchemaVersion = 2
+	x.Manifests = []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: chunkArtifact, Digest: manifest.Digest, Size: manifest.Size}}
+	raw, err := json.Marshal(x)
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) >= chunkIndexSize {
+		return nil, manifests.Bad(manifests.KindLimit, "bundle", "index.json of %d bytes is larger than %d", len(raw), chunkIndexSize-1)
+	}
+	raw = append(raw, bytes.Repeat([]byte(" "), chunkIndexSize-1-len(raw))...)
+	return seal(append(raw, '\n')), nil
 }

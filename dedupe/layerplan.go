@@ -2,7 +2,6 @@ package dedupe
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -35,7 +34,9 @@ func newLayerPlan(s *selection) (*layerPlan, error) {
 		return nil, err
 	}
 	tail := rest.Size()
-	index, err := manifests.FormatAnnotatedIndex(p.roots, p.annotations(tail))
+	annotations := indexAnnotations(ModeLayer, p.all, readme)
+	annotations[annotationTail] = strconv.FormatInt(tail, 10)
+	index, err := manifests.FormatAnnotatedIndex(p.roots, annotations)
 	if err != nil {
 		return nil, err
 	}
@@ -59,22 +60,6 @@ func (p *layerPlan) sum() error {
 	c.totals.Stored = c.distinct
 	p.summary = Summary{Exact: true, Size: p.size, Digest: digest.FromBytes(p.index), Rows: c.rows, Totals: c.totals}
 	return nil
-}
-
-func (p *layerPlan) annotations(tail int64) map[string]string {
-	table := newMemberTable()
-	for _, b := range p.all {
-		table.add(b.Digest, b.Size)
-	}
-	return map[string]string{
-		annotationVersion: strconv.Itoa(formatVersion),
-		annotationMode:    string(ModeLayer),
-		annotationBlobs:   strconv.Itoa(table.count),
-		annotationTail:    strconv.FormatInt(tail, 10),
-		annotationMembers: string(table.digest()),
-		annotationReadme:  string(digest.FromString(readme)),
-		annotationIndex:   string(blankDigest),
-	}
 }
 
 func (p *layerPlan) headMembers() []tarball.Member {
@@ -124,10 +109,7 @@ func (p *layerPlan) writeFile(ctx context.Context, path string, o Options) (*Sum
 			return err
 		}
 		resumed = again.bytes.Load()
-		if err := p.check(f, path); err != nil {
-			return fmt.Errorf("read back %s: %w", path, err)
-		}
-		return nil
+		return checkWritten(f, path, p.size, p.summary.Digest)
 	})
 	if err != nil {
 		return nil, err
@@ -152,15 +134,4 @@ func (p *layerPlan) tar(o Options) (*tarball.Plan, error) {
 		err = fmt.Errorf("lay out bundle: %d bytes, planned %d", t.Size(), p.size)
 	}
 	return t, err
-}
-
-func (p *layerPlan) check(r io.ReaderAt, path string) error {
-	b, err := OpenReaderAt(r, p.size, path, OpenOptions{})
-	if err != nil {
-		return err
-	}
-	if b.info.Digest != p.summary.Digest {
-		return errors.New("it is not the bundle that was written")
-	}
-	return b.Close()
 }

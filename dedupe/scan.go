@@ -58,7 +58,7 @@ func (s *scanner) layerBundle(readme []byte) (*Bundle, error) {
 	if err := s.seals(raw, readme, x); err != nil {
 		return nil, err
 	}
-	if err := s.length(x.tail); err != nil {
+	if err := s.length(s.at + s.pad + x.tail); err != nil {
 		return nil, err
 	}
 	blobs := map[digest.Digest]section{}
@@ -160,16 +160,20 @@ func (s *scanner) document(want string, limit int64) ([]byte, error) {
 	return s.read(s.at-size, size)
 }
 
-// length holds the file to the length index.json implies.
-func (s *scanner) length(tail int64) error {
-	have := s.size - (s.at + s.pad)
-	switch {
-	case have < tail:
-		return s.bad(manifests.KindTruncated, "the file is cut short: %d of %d bytes are missing", tail-have, s.size-have+tail)
-	case have > tail:
-		return s.bad(manifests.KindSize, "%d bytes follow the end of the bundle", have-tail)
+// length holds the file to the length it should have.
+func (s *scanner) length(want int64) error {
+	if s.size == want {
+		return nil
 	}
-	return nil
+	return s.misplaced(want)
+}
+
+// misplaced is the error for a file that should have another length.
+func (s *scanner) misplaced(want int64) error {
+	if s.size < want {
+		return s.bad(manifests.KindTruncated, "the file is cut short: %d of %d bytes are missing", want-s.size, want)
+	}
+	return s.bad(manifests.KindSize, "%d bytes follow the end of the bundle", s.size-want)
 }
 
 // blobs reads the headers of all blobs, and tells found of each in its order.

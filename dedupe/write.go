@@ -3,10 +3,12 @@ package dedupe
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"sync/atomic"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgpack/imgpack/internal/atomicfile"
@@ -68,6 +70,18 @@ func openTarget(path string, o Options) (*atomicfile.File, bool, error) {
 	}
 	f, err := atomicfile.Create(path, o.Replace)
 	return f, false, err
+}
+
+// checkWritten opens what was written as a reader would.
+func checkWritten(r io.ReaderAt, path string, size int64, identity digest.Digest) error {
+	b, err := OpenReaderAt(r, size, path, OpenOptions{})
+	if err != nil {
+		return fmt.Errorf("read back %s: %w", path, err)
+	}
+	if b.info.Digest != identity {
+		err = fmt.Errorf("read back %s: it is not the bundle that was written", path)
+	}
+	return errors.Join(err, b.Close())
 }
 
 // leftover finds out what an unfinished file already has.
