@@ -31,9 +31,11 @@ var allowed = map[string]struct{ ours, theirs []string }{
 	},
 	"dedupe": {
 		ours:   []string{"manifests", "internal", "dedupe"},
-		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "golang.org/x/sync", "golang.org/x/sys"},
+		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "golang.org/x/sync"},
 	},
-	"dedupe/internal": {theirs: []string{"github.com/klauspost/compress", "golang.org/x/sync"}},
+	"dedupe/internal/split":   {},
+	"dedupe/internal/segment": {theirs: []string{"github.com/klauspost/compress", "golang.org/x/sync"}},
+	"dedupe/internal/recipe":  {theirs: []string{"github.com/klauspost/compress"}},
 	"verify": {
 		ours:   []string{"manifests", "internal"},
 		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "golang.org/x/sync"},
@@ -47,7 +49,7 @@ var allowed = map[string]struct{ ours, theirs []string }{
 	},
 	"cmd/imgpack": {
 		ours: []string{"archive", "dedupe", "verify", "unpack", "sandbox", "manifests", "internal"},
-		theirs: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/schollz/progressbar", "golang.org/x/term", "golang.org/x/sys",
+		theirs: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/schollz/progressbar", "golang.org/x/term",
 			"golang.org/x/sync", "github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec"},
 	},
 	"fixtures": {
