@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -16,26 +17,30 @@ import (
 )
 
 type imagesOptions struct {
-	all     bool
-	digests bool
-	receipt string
+	all      bool
+	digests  bool
+	receipt  string
+	platform platformFlag
+	registry registryFlags
 }
 
 func (o *imagesOptions) add(fs *pflag.FlagSet) {
+	o.platform.add(fs, "`LIST` of os/arch[/variant], local, all: of images in a registry (default: local)")
 	group(fs, groupOutput, func(fs *pflag.FlagSet) {
 		fs.BoolVar(&o.digests, "digests", false, "show digests, and what became of them: exact, platform or rebuilt")
 		fs.StringVar(&o.receipt, "receipt", "", "also write a receipt to `FILE`: what is here, for pack --since on the other side")
 		fs.BoolVarP(&o.all, "all", "a", false, "as with docker; there are no hidden images here")
 	})
+	o.registry.add(fs)
 }
 
 func newImagesCommand(a *app) *cobra.Command {
 	var o imagesOptions
 	return a.command(spec{
-		use: "images [flags] [NAME | SOURCE]", aliases: []string{"ls"}, group: groupLook, short: "list images of the store, or of a file",
-		long:     "SIZE is what an image takes stored, UNIQUE what no other in the list shares.\nNAME without a tag lists all tags of a repository, as with docker. A receipt\nreads all layers, and replaces FILE.",
-		examples: "imgpack images\nimgpack images site.imgpack --digests\nimgpack images -q\nimgpack images --receipt store.receipt",
-		exits:    []int{codeNo, codeNotFound, codeNoSpace},
+		use: "images [flags] [NAME | SOURCE...]", aliases: []string{"ls"}, group: groupLook, short: "list images of the store, of files or of a registry",
+		long:     "SIZE is what an image takes stored, UNIQUE what no other in the list shares.\nNAME without a tag lists all tags of a repository, as with docker; a registry is\nasked for docker://NAME alone. A receipt reads all layers, and replaces FILE.",
+		examples: "imgpack images\nimgpack images site.imgpack --digests\nimgpack images -q\nimgpack images --receipt store.receipt\nimgpack images --receipt lan.receipt docker://registry.lan/shop/api:2.3.1",
+		exits:    []int{codeNo, codeNotFound, codeDenied, codeUnreachable, codeNoSpace},
 		complete: a.completeSources,
 		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
 	}, o.add)
@@ -87,9 +92,6 @@ func (i imageItem) CreatedSince() string {
 }
 
 func (o *imagesOptions) run(ctx context.Context, a *app, args []string) error {
-	if len(args) > 1 {
-		return usagef("images takes one NAME or SOURCE at most")
-	}
 	in, err := o.list(ctx, a, args)
 	if err != nil {
 		return &failure{Op: "images", Err: err}
@@ -132,8 +134,11 @@ func (o *imagesOptions) writeReceipt(ctx context.Context, a *app, in *inputs, gr
 		return &manifests.NotFoundError{Subject: "image to write a receipt of"}
 	}
 	name := "the store"
-	if len(args) == 1 {
+	if len(args) > 0 {
 		name = args[0]
+	}
+	if len(args) > 1 {
+		name = fmt.Sprintf("%s and %d more", name, len(args)-1)
 	}
 	base, err := a.newBase(ctx, graph, a.baseID(in, name), false)
 	if err != nil {
@@ -147,27 +152,46 @@ func (o *imagesOptions) writeReceipt(ctx context.Context, a *app, in *inputs, gr
 }
 
 // list opens what is to be listed: the store, narrowed by a name as docker
-// does, or a file.
+// does, or what is given.
 func (o *imagesOptions) list(ctx context.Context, a *app, args []string) (*inputs, error) {
-	if len(args) == 1 {
-		ref, err := a.parseReference(args[0])
-		if err != nil {
-			return nil, err
-		}
-		if ref.Transport != manifests.Auto {
-			return a.openInputs(ctx, args, sourcePolicy{documents: o.receipt == ""})
-		}
-		in, err := a.openStoreAll(ctx)
-		if err != nil {
-			return nil, err
-		}
-		tagged := ref.Name.Digest != "" || strings.HasSuffix(args[0], ":"+ref.Name.Tag)
-		in.filter(func(r manifests.Root) bool {
-			return r.Name.Repository() == ref.Name.Repository() && (!tagged || r.Name.Tag == ref.Name.Tag && (ref.Name.Digest == "" || r.Descriptor.Digest == ref.Name.Digest || r.Index == ref.Name.Digest))
-		})
-		return in, nil
+	if len(args) == 0 {
+		return a.openStoreAll(ctx)
 	}
-	return a.openStoreAll(ctx)
+	for _, text := range args {
+		ref, err := a.parseReference(text)
+		switch {
+		case err != nil:
+			return nil, err
+		case ref.Transport == manifests.Auto && len(args) == 1:
+			return o.narrowed(ctx, a, text, ref.Name)
+		case ref.Transport == manifests.Auto:
+			e := usagef("images takes one NAME, or SOURCEs")
+			return nil, e.hint("of the store: store:%s; of its registry: docker://%s", text, text)
+		}
+	}
+	policy := sourcePolicy{platform: o.platform, registry: &o.registry, documents: o.receipt == ""}
+	in, err := a.openInputs(ctx, args, policy)
+	if err != nil || !in.anyRemote() {
+		return in, err
+	}
+	if err := a.choosePlatforms(ctx, in, policy); err != nil {
+		in.Close()
+		return nil, err
+	}
+	return in, nil
+}
+
+// narrowed is what the store has under a name.
+func (o *imagesOptions) narrowed(ctx context.Context, a *app, text string, name manifests.Name) (*inputs, error) {
+	in, err := a.openStoreAll(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tagged := name.Digest != "" || strings.HasSuffix(text, ":"+name.Tag)
+	in.filter(func(r manifests.Root) bool {
+		return r.Name.Repository() == name.Repository() && (!tagged || r.Name.Tag == name.Tag && (name.Digest == "" || r.Descriptor.Digest == name.Digest || r.Index == name.Digest))
+	})
+	return in, nil
 }
 
 // openStoreAll gives every image of the store.
