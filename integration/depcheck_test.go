@@ -33,9 +33,13 @@ var allowed = map[string]struct{ ours, theirs []string }{
 		ours:   []string{"manifests", "internal", "dedupe"},
 		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "golang.org/x/sync"},
 	},
-	"dedupe/internal/split":   {},
-	"dedupe/internal/segment": {theirs: []string{"github.com/klauspost/compress", "golang.org/x/sync"}},
-	"dedupe/internal/recipe":  {theirs: []string{"github.com/klauspost/compress"}},
+	"dedupe/internal/split": {},
+	"dedupe/internal/segment": {
+		ours:   []string{"dedupe/internal/zframe"},
+		theirs: []string{"github.com/klauspost/compress", "golang.org/x/sync"},
+	},
+	"dedupe/internal/recipe": {ours: []string{"dedupe/internal/zframe"}, theirs: []string{"github.com/klauspost/compress"}},
+	"dedupe/internal/zframe": {theirs: []string{"github.com/klauspost/compress"}},
 	"verify": {
 		ours:   []string{"manifests", "internal"},
 		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "golang.org/x/sync"},

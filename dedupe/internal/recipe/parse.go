@@ -1,10 +1,13 @@
 package recipe
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/imgpack/imgpack/dedupe/internal/zframe"
 )
 
 // Bounds are what the rest of the bundle says of its recipes.
@@ -35,8 +38,11 @@ func Parse(blob []byte, b Bounds) (*Set, error) {
 }
 
 func unpack(blob []byte) ([]byte, error) {
-	if err := oneFrame(blob); err != nil {
-		return nil, err
+	switch _, _, err := zframe.Check(blob, MaxUnpacked); {
+	case errors.Is(err, zframe.ErrLength):
+		return nil, bad("unpack: recipes are larger than %d bytes", MaxUnpacked)
+	case err != nil:
+		return nil, bad("unpack: %w", err)
 	}
 	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(MaxUnpacked), zstd.WithDecoderMaxWindow(MaxUnpacked))
 	if err != nil {
@@ -48,43 +54,6 @@ func unpack(blob []byte) ([]byte, error) {
 		return nil, bad("unpack: %w", err)
 	}
 	return raw, nil
-}
-
-// oneFrame proves that blob is one zstd frame and nothing else: a decoder
-// would take several. It walks the blocks (RFC 8878, section 3.1.1).
-func oneFrame(blob []byte) error {
-	var h zstd.Header
-	switch err := h.Decode(blob); {
-	case err != nil:
-		return bad("unpack: %w", err)
-	case h.Skippable || h.DictionaryID != 0:
-		return bad("unpack: a skippable frame, or one that asks for a dictionary")
-	case h.HasFCS && h.FrameContentSize > MaxUnpacked:
-		return bad("recipes of %d bytes are larger than %d", h.FrameContentSize, MaxUnpacked)
-	}
-	rest := blob[h.HeaderSize:]
-	for last := false; !last; {
-		if len(rest) < 3 {
-			return bad("unpack: the frame ends too early")
-		}
-		head := uint32(rest[0]) | uint32(rest[1])<<8 | uint32(rest[2])<<16
-		size := int(head >> 3)
-		if head>>1&3 == 1 { // one byte, repeated
-			size = 1
-		}
-		if rest = rest[3:]; size > len(rest) {
-			return bad("unpack: the frame ends too early")
-		}
-		rest, last = rest[size:], head&1 == 1
-	}
-	sum := 0
-	if h.HasCheckSum {
-		sum = 4
-	}
-	if len(rest) != sum {
-		return bad("unpack: it is not exactly one frame")
-	}
-	return nil
 }
 
 // parseSet takes the content of the frame apart.

@@ -2,11 +2,12 @@ package segment
 
 import (
 	"encoding/binary"
-	"errors"
 	"math/bits"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/imgpack/imgpack/dedupe/internal/zframe"
 )
 
 const (
@@ -62,65 +63,6 @@ func appendRaw(dst, p []byte) []byte {
 	}
 }
 
-var (
-	errFrame  = errors.New("not one zstd frame")
-	errDict   = errors.New("frame wants a dictionary")
-	errWindow = errors.New("window larger than content")
-	errLength = errors.New("content of another length")
-)
-
-// checkFrame reports whether p is one zstd frame whole, without a dictionary,
-// of at most limit bytes of content and a window no larger, by its headers. It
-// returns what they say: the window, and the content's length, -1 if they do
-// not tell.
-func checkFrame(p []byte, limit int) (window, length int, err error) {
-	var h zstd.Header
-	if err := h.Decode(p); err != nil || h.Skippable {
-		return 0, 0, errFrame
-	}
-	if h.DictionaryID != 0 {
-		return 0, 0, errDict
-	}
-	length = -1
-	if h.HasFCS {
-		if h.FrameContentSize > uint64(limit) {
-			return 0, 0, errLength
-		}
-		length = int(h.FrameContentSize)
-	}
-	if !h.SingleSegment {
-		if h.WindowSize > uint64(limit) {
-			return 0, 0, errWindow
-		}
-		window = int(h.WindowSize)
-	}
-	if !endsWithFrame(p[h.HeaderSize:], h.HasCheckSum) {
-		return 0, 0, errFrame
-	}
-	return window, length, nil
-}
-
-// endsWithFrame walks the blocks in p and reports whether the frame ends there.
-func endsWithFrame(p []byte, checksum bool) bool {
-	const rle = 1
-	for {
-		if len(p) < 3 {
-			return false
-		}
-		head := uint32(p[0]) | uint32(p[1])<<8 | uint32(p[2])<<16
-		n := int(head >> 3)
-		if head>>1&3 == rle {
-			n = 1
-		}
-		if p = p[3:]; n > len(p) {
-			return false
-		}
-		if p = p[n:]; head&1 == 1 {
-			return checksum && len(p) == 4 || !checksum && len(p) == 0
-		}
-	}
-}
-
 func decoder(options ...zstd.DOption) func() *zstd.Decoder {
 	return sync.OnceValue(func() *zstd.Decoder {
 		d, err := zstd.NewReader(nil, append(options, zstd.WithDecoderConcurrency(0))...)
@@ -138,19 +80,19 @@ var (
 
 // decodeFrame fills dst with the content of the frame p, exactly.
 func decodeFrame(dst, p []byte) error {
-	_, length, err := checkFrame(p, len(dst))
+	_, length, err := zframe.Check(p, len(dst))
 	if err != nil {
 		return err
 	}
 	if length >= 0 && length != len(dst) {
-		return errLength
+		return zframe.ErrLength
 	}
 	out, err := frameDecoder().DecodeAll(p, dst[:0:len(dst)])
 	if err != nil {
 		return err
 	}
 	if len(out) != len(dst) {
-		return errLength
+		return zframe.ErrLength
 	}
 	return nil
 }
@@ -158,7 +100,7 @@ func decodeFrame(dst, p []byte) error {
 // decodeCopies returns the columns of count copies in the frame p.
 func decodeCopies(p []byte, count int) ([]byte, error) {
 	limit := int(min(MaxCopies, int64(count)*3*binary.MaxVarintLen32))
-	window, length, err := checkFrame(p, limit)
+	window, length, err := zframe.Check(p, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -167,9 +109,9 @@ func decodeCopies(p []byte, count int) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case length >= 0 && length != len(out), len(out) > limit:
-		return nil, errLength
+		return nil, zframe.ErrLength
 	case window > len(out):
-		return nil, errWindow
+		return nil, zframe.ErrWindow
 	}
 	return out, nil
 }
