@@ -11,14 +11,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgpack/imgpack/internal/codec"
+	"github.com/imgpack/imgpack/internal/layertar"
 	"github.com/imgpack/imgpack/manifests"
-)
-
-// Bounds of a tar that comes out of a compressed blob, as package layertar has
-// them: gzip makes a thousand bytes of one, and no more.
-const (
-	maxRatio  = 1000
-	ratioFree = 1 << 30 // is harmless whatever it came out of
 )
 
 // openLayerTar gives the tar of a layer of g, whatever its source holds the layer
@@ -46,7 +40,7 @@ func openLayerTar(ctx context.Context, g *manifests.Graph, l manifests.Layer, p 
 	}
 	t.in, t.closers = content, []io.Closer{content, in}
 	if l.Compression != manifests.Uncompressed {
-		t.in = &boundedReader{in: content, left: min(max(ratioFree, maxRatio*l.Blob.Size), maxBlobSize), over: t.tooLarge}
+		t.in = &boundedReader{in: content, left: min(max(layertar.RatioFree, layertar.MaxRatio*l.Blob.Size), maxBlobSize), over: t.tooLarge}
 	}
 	t.hash = l.DiffID.Algorithm().Hash()
 	return t, nil
@@ -103,7 +97,7 @@ func (t *tarReader) finish() error {
 func (t *tarReader) subject() string { return "layer " + string(t.layer.Blob.Digest) }
 
 func (t *tarReader) tooLarge() error {
-	return manifests.Bad(manifests.KindLimit, t.subject(), "its tar is more than %d times as large as its blob", maxRatio)
+	return manifests.Bad(manifests.KindLimit, t.subject(), "its tar is more than %d times as large as its blob", layertar.MaxRatio)
 }
 
 // blame says which layer an error is of, and makes a *manifests.ContentError of

@@ -140,7 +140,7 @@ const (
 	MaxXattrValue = 1 << 16 // XATTR_SIZE_MAX
 	MaxTail       = 1 << 20 // bytes after the end, unless all are NUL: they are hashed and never seen
 	MaxRatio      = 1000    // deflate reaches 1032 on nothing but zeros …
-	ratioFree     = 1 << 30 // … which is harmless up to here
+	RatioFree     = 1 << 30 // … which is harmless up to here
 	maxSparse     = 100     // a sparse file's size over what is stored of it …
 	sparseFree    = 64 << 20
 	sparseEarly   = 16 << 30 // … looked at before its end once this much has been given

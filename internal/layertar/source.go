@@ -52,7 +52,7 @@ func (s *source) bounds() error {
 	if s.pos > s.lim.Size {
 		return &Error{Kind: Limit, Err: errors.New("the tar is larger than " + strconv.FormatInt(s.lim.Size, 10) + " bytes")}
 	}
-	if s.lim.Compressed > 0 && s.pos > ratioFree && s.pos/MaxRatio > s.lim.Compressed {
+	if s.lim.Compressed > 0 && s.pos > RatioFree && s.pos/MaxRatio > s.lim.Compressed {
 		return &Error{Kind: Limit, Err: errors.New("the tar is more than " + strconv.Itoa(MaxRatio) + " times as large as its compressed form")}
 	}
 	return nil
