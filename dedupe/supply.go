@@ -231,11 +231,7 @@ func (c *contents) openNeeded(ctx context.Context, layer manifests.Layer) (r io.
 	if !ok || err != nil {
 		return nil, ok, err
 	}
-	opener := g.Opener(layer)
-	if opener == nil {
-		return nil, true, manifests.ErrCompressed
-	}
-	r, err = opener.OpenLayer(ctx, layer)
+	r, err = g.OpenLayer(ctx, layer)
 	return r, true, err
 }
 

@@ -21,7 +21,7 @@ import (
 // *manifests.ContentError. The caller closes the reader.
 func openLayerTar(ctx context.Context, g *manifests.Graph, l manifests.Layer, p manifests.Progress) (io.ReadCloser, error) {
 	t := &tarReader{stopped: ctx.Err, layer: l}
-	in, err := plainTar(ctx, g, l)
+	in, err := g.OpenLayer(ctx, l)
 	if err == nil {
 		m := &meter{in: in, desc: l.Blob, left: l.Blob.Size, tell: p}
 		t.in, t.closers = m, []io.Closer{in}
@@ -44,14 +44,6 @@ func openLayerTar(ctx context.Context, g *manifests.Graph, l manifests.Layer, p 
 	}
 	t.hash = l.DiffID.Algorithm().Hash()
 	return t, nil
-}
-
-func plainTar(ctx context.Context, g *manifests.Graph, l manifests.Layer) (io.ReadCloser, error) {
-	opener := g.Opener(l)
-	if opener == nil {
-		return nil, manifests.ErrCompressed
-	}
-	return opener.OpenLayer(ctx, l)
 }
 
 // tarReader gives a layer's tar, and proves it unless in does.

@@ -111,11 +111,16 @@ func (g *Graph) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 	return nil, &NotFoundError{Subject: "blob " + string(d.Digest)}
 }
 
-// Opener returns what can give the layer's tar without decompressing it, or
-// nil where its source cannot.
-func (g *Graph) Opener(layer Layer) LayerOpener {
-	o, _ := g.from[layer.Blob.Digest].(LayerOpener)
-	return o
+// OpenLayer gives the layer's tar where its source can without decompressing
+// it. See LayerOpener.
+func (g *Graph) OpenLayer(ctx context.Context, layer Layer) (io.ReadCloser, error) {
+	if o, ok := g.from[layer.Blob.Digest].(LayerOpener); ok {
+		return o.OpenLayer(ctx, layer)
+	}
+	return nil, ErrCompressed
 }
 
-var _ Fetcher = (*Graph)(nil)
+var (
+	_ Fetcher     = (*Graph)(nil)
+	_ LayerOpener = (*Graph)(nil)
+)

@@ -405,14 +405,14 @@ func TestGraphSources(t *testing.T) {
 		t.Fatal(err)
 	}
 	layers := g.Images(root("", two))[0].Layers
-	if g.Opener(layers[0]) != nil {
-		t.Error("the shared layer comes from the first source, which opens none")
+	if _, err := g.OpenLayer(context.Background(), layers[0]); err != ErrCompressed {
+		t.Errorf("the shared layer comes from the first source, which opens none: %v", err)
 	}
-	if g.Opener(layers[1]) == nil {
-		t.Error("no opener for the second source's layer")
+	if _, err := g.OpenLayer(context.Background(), layers[1]); err != nil {
+		t.Errorf("the second source's layer: %v", err)
 	}
-	if g.Opener(Layer{}) != nil {
-		t.Error("an opener for nothing")
+	if _, err := g.OpenLayer(context.Background(), Layer{}); err != ErrCompressed {
+		t.Errorf("a layer of nothing: %v", err)
 	}
 	clear(plain.fetched)
 	for _, d := range g.Blobs() {

@@ -289,19 +289,13 @@ func (j *job) open(ctx context.Context, layer manifests.Layer) (_ *layerStream, 
 	return newLayerStream(counted, tar, layer.DiffID.Algorithm().Hash(), cancel), nil
 }
 
-// openTar opens the layer's tar where the source, or that of a graph, can give
-// it; manifests.ErrCompressed says that there is the blob alone.
+// openTar opens the layer's tar where the source can give it;
+// manifests.ErrCompressed says that there is the blob alone.
 func openTar(ctx context.Context, src manifests.Fetcher, layer manifests.Layer) (io.ReadCloser, error) {
-	opener, _ := src.(manifests.LayerOpener)
-	if g, ok := src.(interface {
-		Opener(manifests.Layer) manifests.LayerOpener
-	}); ok {
-		opener = g.Opener(layer)
+	if opener, ok := src.(manifests.LayerOpener); ok {
+		return opener.OpenLayer(ctx, layer)
 	}
-	if opener == nil {
-		return nil, manifests.ErrCompressed
-	}
-	return opener.OpenLayer(ctx, layer)
+	return nil, manifests.ErrCompressed
 }
 
 // counter reports progress of a blob.
