@@ -48,8 +48,8 @@ func (o *packOptions) add(fs *pflag.FlagSet) {
 		fs.StringVarP(&o.output, "output", "o", "", "bundle `FILE` to write; - is standard output")
 		fs.StringVar(&o.dedupe, "dedupe", string(dedupe.ModeChunk), "`MODE`: chunk stores all content that is alike once, layer whole layers only, as an OCI layout")
 		fs.StringVar(&o.compress, "compress", "", "`LEVEL` at which contents are compressed: fast, default or max")
-		fs.StringVar(&o.receipt, "receipt", "", "write a receipt for a later --since to `FILE`, or none (default: beside the bundle, FILE.receipt)")
-		fs.Var(&o.tempSpace, "temp-space", "order contents in portions of `SIZE` beside the output, such as 4G (default: 16G)")
+		fs.StringVar(&o.receipt, "receipt", "", "write a receipt, for a later --since, to `FILE`; none writes none (default: the name of the bundle and .receipt)")
+		fs.Var(&o.tempSpace, "temp-space", "put contents in order `SIZE` at a time, in temporary space beside the output: 4G, 500M (default: 16G)")
 	})
 	o.registry.add(fs)
 	group(fs, groupSafety, func(fs *pflag.FlagSet) {
