@@ -8,7 +8,6 @@ import (
 	"io"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgpack/imgpack/internal/codec"
 	"github.com/imgpack/imgpack/internal/layertar"
@@ -23,8 +22,7 @@ func openLayerTar(ctx context.Context, g *manifests.Graph, l manifests.Layer, p 
 	t := &tarReader{stopped: ctx.Err, layer: l}
 	in, err := g.OpenLayer(ctx, l)
 	if err == nil {
-		m := &meter{in: in, desc: l.Blob, left: l.Blob.Size, tell: p}
-		t.in, t.closers = m, []io.Closer{in}
+		t.in, t.closers = p.WatchLayer(in, l.Blob), []io.Closer{in}
 		return t, nil
 	}
 	if !errors.Is(err, manifests.ErrCompressed) {
@@ -33,8 +31,7 @@ func openLayerTar(ctx context.Context, g *manifests.Graph, l manifests.Layer, p 
 	if in, err = g.Fetch(ctx, l.Blob); err != nil {
 		return nil, t.blame(err)
 	}
-	m := &meter{in: in, desc: l.Blob, left: l.Blob.Size, tell: p}
-	content, err := codec.NewReader(m, codec.Format(l.Compression))
+	content, err := codec.NewReader(p.WatchLayer(in, l.Blob), codec.Format(l.Compression))
 	if err != nil {
 		return nil, errors.Join(t.blame(err), in.Close())
 	}
@@ -120,27 +117,6 @@ func (t *tarReader) Close() error {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// meter tells of a blob as it is read, in whatever form: what it tells adds up
-// to the blob's size.
-type meter struct {
-	in   io.Reader
-	desc ocispec.Descriptor
-	left int64
-	tell manifests.Progress
-}
-
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.in.Read(p)
-	told := min(int64(n), m.left)
-	if err == io.EOF {
-		told = m.left
-	}
-	if m.left -= told; told > 0 && m.tell != nil {
-		m.tell(m.desc, told)
-	}
-	return n, err
 }
 
 // boundedReader gives the error over makes in place of the first byte past a

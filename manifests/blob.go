@@ -87,6 +87,32 @@ func (w *watchedReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// WatchLayer is Watch for a reader of a layer's blob or of its tar. Whatever
+// its length, what p is told adds up to the size of the blob once it ends, and
+// is never more.
+func (p Progress) WatchLayer(r io.ReadCloser, blob ocispec.Descriptor) io.ReadCloser {
+	return &layerReader{ReadCloser: r, blob: blob, left: blob.Size, progress: p}
+}
+
+type layerReader struct {
+	io.ReadCloser
+	blob     ocispec.Descriptor
+	left     int64
+	progress Progress
+}
+
+func (l *layerReader) Read(b []byte) (int, error) {
+	n, err := l.ReadCloser.Read(b)
+	told := min(int64(n), l.left)
+	if err == io.EOF {
+		told = l.left
+	}
+	if l.left -= told; told > 0 && l.progress != nil {
+		l.progress(l.blob, told)
+	}
+	return n, err
+}
+
 // CheckDescriptor refuses a descriptor that cannot be used: a digest CheckDigest
 // refuses, a size that is negative or over 16 TiB, an embedded data field that
 // is not the content the descriptor names.

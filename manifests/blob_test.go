@@ -274,3 +274,18 @@ func TestProgressWatch(t *testing.T) {
 		t.Error("with nobody to tell, or nothing to read, there is a reader of its own")
 	}
 }
+
+func TestWatchLayer(t *testing.T) {
+	for _, tar := range []string{"", "short", "as long", "longer than the blob"} {
+		var told int64
+		p := Progress(func(_ ocispec.Descriptor, n int64) { told += n })
+		in := io.NopCloser(iotest.OneByteReader(strings.NewReader(tar)))
+		got, err := io.ReadAll(p.WatchLayer(in, ocispec.Descriptor{Size: 7}))
+		if err != nil || string(got) != tar || told != 7 {
+			t.Errorf("%q read as %q, %v; told of %d bytes, want 7", tar, got, err, told)
+		}
+	}
+	if _, err := io.ReadAll(Progress(nil).WatchLayer(io.NopCloser(strings.NewReader("x")), ocispec.Descriptor{Size: 1})); err != nil {
+		t.Error(err)
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"io"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -267,9 +266,7 @@ func (j *job) open(ctx context.Context, layer manifests.Layer) (_ *layerStream, 
 	}()
 	tar, err := openTar(ctx, j.src, layer)
 	if err == nil {
-		// Its EOF proves the diffID. Progress is of the blob, whose size it
-		// must add up to.
-		counted := &counter{r: tar, desc: layer.Blob, left: layer.Blob.Size, tell: j.progress}
+		counted := j.progress.WatchLayer(tar, layer.Blob) // its EOF proves the diffID
 		return newLayerStream(counted, io.NopCloser(counted), nil, cancel), nil
 	}
 	if !errors.Is(err, manifests.ErrCompressed) {
@@ -279,7 +276,7 @@ func (j *job) open(ctx context.Context, layer manifests.Layer) (_ *layerStream, 
 	if err != nil {
 		return nil, err
 	}
-	counted := &counter{r: blob, desc: layer.Blob, left: layer.Blob.Size, tell: j.progress}
+	counted := j.progress.WatchLayer(blob, layer.Blob)
 	tar, err = codec.NewReader(counted, codec.Format(layer.Compression))
 	if err != nil {
 		s := newLayerStream(counted, nil, nil, cancel)
@@ -297,25 +294,3 @@ func openTar(ctx context.Context, src manifests.Fetcher, layer manifests.Layer) 
 	}
 	return nil, manifests.ErrCompressed
 }
-
-// counter reports progress of a blob.
-type counter struct {
-	r    io.ReadCloser
-	desc ocispec.Descriptor
-	left int64
-	tell manifests.Progress
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	told := min(int64(n), c.left)
-	if err == io.EOF {
-		told = c.left
-	}
-	if c.left -= told; c.tell != nil && told > 0 {
-		c.tell(c.desc, told)
-	}
-	return n, err
-}
-
-func (c *counter) Close() error { return c.r.Close() }
