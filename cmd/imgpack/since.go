@@ -33,11 +33,7 @@ const receiptHead = 4096
 
 // isReceipt reports whether a regular file is a receipt, by its first bytes.
 func isReceipt(path string) bool {
-	st, err := os.Stat(path)
-	if err != nil || !st.Mode().IsRegular() { // opening a pipe would take from it
-		return false
-	}
-	f, err := os.Open(path)
+	f, _, err := openRegular(path)
 	if err != nil {
 		return false
 	}

@@ -78,18 +78,9 @@ func (in *inputs) filter(keep func(manifests.Root) bool) {
 // openInputs finds the images that texts name, several registries at a time,
 // and keeps the order of texts. The inputs are to be closed.
 func (a *app) openInputs(ctx context.Context, texts []string, policy sourcePolicy) (_ *inputs, err error) {
-	refs := make([]manifests.Reference, len(texts))
-	stdins := 0
-	for i, text := range texts {
-		if refs[i], err = a.parseReference(text); err != nil {
-			return nil, err
-		}
-		if refs[i].Transport == manifests.Stdin {
-			stdins++
-		}
-	}
-	if stdins > 1 {
-		return nil, usagef("standard input can be read once only")
+	refs, err := a.parseReferences(texts)
+	if err != nil {
+		return nil, err
 	}
 	o := &opener{app: a, policy: policy, bundles: map[string]*dedupe.Bundle{}}
 	if o.choice, o.chosen, err = policy.platform.choice(a); err != nil {
@@ -140,8 +131,25 @@ func (a *app) openInputs(ctx context.Context, texts []string, policy sourcePolic
 	return all, nil
 }
 
-// parseReference reads what a user typed. A bare word that is a file here
-// gets a hint on top of the answer that there is no such image.
+func (a *app) parseReferences(texts []string) ([]manifests.Reference, error) {
+	refs := make([]manifests.Reference, len(texts))
+	stdins := 0
+	for i, text := range texts {
+		var err error
+		if refs[i], err = a.parseReference(text); err != nil {
+			return nil, err
+		}
+		if refs[i].Transport == manifests.Stdin {
+			stdins++
+		}
+	}
+	if stdins > 1 {
+		return nil, usagef("standard input can be read once only")
+	}
+	return refs, nil
+}
+
+// parseReference reads what a user typed.
 func (a *app) parseReference(text string) (manifests.Reference, error) {
 	return manifests.ParseReference(text, a.env("IMGPACK_DEFAULT_REGISTRY"))
 }
@@ -229,6 +237,7 @@ func isPath(text string) bool {
 	return err == nil
 }
 
+// pathHint is for a bare word that is no image's name and is a file here.
 func pathHint(err error, text string) error {
 	return &failure{Err: err, Hint: fmt.Sprintf("a bare word is a name; the file or directory is written ./%s", text)}
 }
@@ -377,16 +386,26 @@ func (a *app) openFile(ctx context.Context, ref manifests.Reference, spool strin
 }
 
 func isBundle(path string) bool {
-	st, err := os.Stat(path)
-	if err != nil || !st.Mode().IsRegular() { // opening a pipe would take from it
-		return false
-	}
-	f, err := os.Open(path)
+	f, size, err := openRegular(path)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	return dedupe.IsBundle(f, st.Size())
+	return dedupe.IsBundle(f, size)
+}
+
+// openRegular opens a regular file and nothing else: opening a pipe would take
+// from it.
+func openRegular(path string) (f *os.File, size int64, err error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("open %s: not a regular file", path)
+	}
+	f, err = os.Open(path)
+	return f, st.Size(), err
 }
 
 // only keeps the images that patterns name; each must name one.
