@@ -2,17 +2,16 @@ package dedupe
 
 import "sync"
 
-// buffers keeps what was used for one segment for the next: two, as many as are
-// decoded at a time.
+// buffers keeps what was used for one segment for the next.
 type buffers struct {
 	mu   sync.Mutex
 	free [][]byte
 }
 
 const (
-	maxFree = 2
-	// maxKept bounds a buffer that is kept, in bytes: larger ones are rare.
-	maxKept = 64 << 20
+	// maxKept bounds the buffers that are kept, in bytes together: the content
+	// of one segment, or of two at LevelFast.
+	maxKept = 128 << 20
 	// bufferStep is what lengths of buffers are multiples of, so that one that
 	// was used fits again.
 	bufferStep = 8 << 20
@@ -39,7 +38,11 @@ func (l *buffers) get(n int64) []byte {
 func (l *buffers) put(b []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.free) < maxFree && cap(b) <= maxKept {
+	kept := cap(b)
+	for _, f := range l.free {
+		kept += cap(f)
+	}
+	if kept <= maxKept {
 		l.free = append(l.free, b)
 	}
 }

@@ -34,7 +34,7 @@ func (p *chunkPlan) writeFile(ctx context.Context, path string, o Options) (*Sum
 		}
 		o.SpoolDir = filepath.Dir(path)
 		if s, err = p.rest(ctx, io.NewOffsetWriter(f, front.Size()), front.Size(), o); err != nil {
-			return err
+			return errors.Join(err, f.Truncate(front.Size())) // the next run makes the segments anew
 		}
 		s.Resumed = again.bytes.Load()
 		return checkWritten(f, path, s.Size, s.Digest)

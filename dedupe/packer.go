@@ -23,7 +23,7 @@ import (
 // its recipe and compared with its digest.
 //
 // At any time there is one encoder, with the content of one segment, and one
-// window's lists of chunks: with two jobs 250 MiB at LevelDefault, 900 at
+// window's lists of chunks: with two jobs 380 MiB at LevelDefault, 900 at
 // LevelMax, and 100 bytes for each chunk and 50 for each file of a window,
 // which packLimits bound; in a delta 130 MiB more for the prefix and what finds
 // matches in it. Recipes stay until the end: 40 bytes a file.

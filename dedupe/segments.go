@@ -14,10 +14,10 @@ import (
 )
 
 // decodeMemory bounds what decoding segments holds in memory at a time, in
-// bytes: two of 64 MiB with their blobs of half that. A segment for which that
-// is not enough is decoded alone: at the bounds of the format, with
+// bytes: one of 128 MiB with a blob of half that, or two of 64. A segment for
+// which that is not enough is decoded alone: at the bounds of the format, with
 // maxPacked and a prefix, that is 832 MiB.
-const decodeMemory = 2 * (64 + 32) << 20
+const decodeMemory = (128 + 64) << 20
 
 // maxPacked bounds a segment as it is stored, and the recipes, in bytes.
 // What does not compress is stored as it is, so that nothing but the columns of

@@ -51,7 +51,7 @@ func (l Level) settings() settings {
 	case Max:
 		return settings{256 << 20, MaxFrame, zstd.SpeedBestCompression, true}
 	}
-	return settings{64 << 20, 4 << 20, zstd.SpeedDefault, true}
+	return settings{128 << 20, 4 << 20, zstd.SpeedDefault, true}
 }
 
 // Size is how much content a segment of this level should hold, in bytes. The
