@@ -169,7 +169,7 @@ func (b *Bundle) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser
 		if err := fits(d, s.size); err != nil {
 			return nil, err
 		}
-		in := &reader{stopped: ctx.Err, r: io.NewSectionReader(b.r, s.offset, s.size)}
+		in := &blobReader{stopped: ctx.Err, r: io.NewSectionReader(b.r, s.offset, s.size)}
 		return manifests.VerifyReader(in, d), nil
 	}
 	if manifests.IsIndex(d.MediaType) || manifests.IsManifest(d.MediaType) || manifests.IsImageConfig(d.MediaType) {
@@ -218,20 +218,20 @@ func (b *Bundle) OpenLayer(ctx context.Context, layer manifests.Layer) (io.ReadC
 	return nil, manifests.ErrCompressed
 }
 
-// reader reads a blob's bytes until the work is cancelled.
-type reader struct {
+// blobReader reads a blob's bytes until the work is cancelled.
+type blobReader struct {
 	stopped func() error
 	r       io.Reader
 }
 
-func (r *reader) Read(p []byte) (int, error) {
-	if err := r.stopped(); err != nil {
+func (b *blobReader) Read(p []byte) (int, error) {
+	if err := b.stopped(); err != nil {
 		return 0, err
 	}
-	return r.r.Read(p)
+	return b.r.Read(p)
 }
 
-func (r *reader) Close() error { return nil }
+func (b *blobReader) Close() error { return nil }
 
 // Close ends what is being unpacked, and closes the file if Open opened it.
 // Readers from Fetch must not be used after it.

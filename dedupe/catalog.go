@@ -204,8 +204,8 @@ func (p catalogParser) segments(lengths []int64) error {
 func (p catalogParser) bases(in []baseJSON) ([]BaseID, error) {
 	var out []BaseID
 	for _, b := range in {
-		date, err := time.Parse(time.RFC3339, b.Date)
-		if b.Date != "" && (err != nil || !strings.HasSuffix(b.Date, "Z")) {
+		date, ok := parseDate(b.Date)
+		if b.Date != "" && !ok {
 			return nil, p.bad(manifests.KindMalformed, "the date %s of a base is not in RFC 3339 and UTC", quote.Text(b.Date))
 		}
 		if b.Digest != "" {
@@ -216,6 +216,12 @@ func (p catalogParser) bases(in []baseJSON) ([]BaseID, error) {
 		out = append(out, BaseID{Name: b.Name, Date: date, Digest: b.Digest})
 	}
 	return out, nil
+}
+
+// parseDate reads a date in RFC 3339 and UTC.
+func parseDate(s string) (time.Time, bool) {
+	t, err := time.Parse(time.RFC3339, s)
+	return t, err == nil && strings.HasSuffix(s, "Z")
 }
 
 func (p catalogParser) needs(in *needsJSON, bases []BaseID) (*Needs, error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"runtime"
 	"sort"
 
 	"github.com/opencontainers/go-digest"
@@ -40,10 +39,7 @@ type contents struct {
 }
 
 func newContents(b *Bundle, o OpenOptions) *contents {
-	c := &contents{file: b.r, name: b.name, tars: b.catalog.Tars, needs: b.catalog.Needs, needed: map[digest.Digest]int64{}, jobs: o.Jobs}
-	if c.jobs <= 0 {
-		c.jobs = runtime.GOMAXPROCS(0)
-	}
+	c := &contents{file: b.r, name: b.name, tars: b.catalog.Tars, needs: b.catalog.Needs, needed: map[digest.Digest]int64{}, jobs: jobs(o.Jobs)}
 	c.spool.dir, c.spool.name = o.SpoolDir, b.name
 	c.memory = semaphore.NewWeighted(decodeMemory)
 	if c.needs != nil {

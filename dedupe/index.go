@@ -48,7 +48,7 @@ func (s *scanner) promise(raw []byte, mode Mode) (promise, error) {
 		return p, err
 	}
 	p.manifests = x.Manifests
-	a := fields{s: s, annotations: x.Annotations}
+	a := annotationReader{s: s, annotations: x.Annotations}
 	if mode == ModeLayer {
 		p.blobs, p.tail = a.number(annotationBlobs, maxBlobs), a.number(annotationTail, 1<<62)
 	} else {
@@ -146,37 +146,37 @@ func (s *scanner) known(x ocispec.Index, place Mode) (features []string, err err
 	return features, refuseReserved(x.Manifests, place, s.name)
 }
 
-// fields reads annotations in their one spelling; the first error stays.
-type fields struct {
+// annotationReader reads annotations in their one spelling; the first error stays.
+type annotationReader struct {
 	s           *scanner
 	annotations map[string]string
 	err         error
 }
 
-func (f *fields) number(key string, limit int64) int64 {
-	text := f.annotations[key]
+func (a *annotationReader) number(key string, limit int64) int64 {
+	text := a.annotations[key]
 	n, err := strconv.ParseInt(text, 10, 64)
 	switch {
-	case f.err != nil:
+	case a.err != nil:
 	case err != nil || n < 0 || strconv.FormatInt(n, 10) != text:
-		f.err = f.s.bad(manifests.KindMalformed, "annotation %s of index.json is %s, not a number", key, quote.Text(text))
+		a.err = a.s.bad(manifests.KindMalformed, "annotation %s of index.json is %s, not a number", key, quote.Text(text))
 	case n > limit:
-		f.err = f.s.bad(manifests.KindLimit, "annotation %s of index.json is %d, more than %d", key, n, limit)
+		a.err = a.s.bad(manifests.KindLimit, "annotation %s of index.json is %d, more than %d", key, n, limit)
 	}
 	return n
 }
 
-func (f *fields) digest(key string) digest.Digest {
-	d := digest.Digest(f.annotations[key])
-	if f.err == nil && (manifests.CheckDigest(d) != nil || d.Algorithm() != digest.SHA256) {
-		f.err = f.s.bad(manifests.KindMalformed, "annotation %s of index.json is %s, not a sha256 digest", key, quote.Text(string(d)))
+func (a *annotationReader) digest(key string) digest.Digest {
+	d := digest.Digest(a.annotations[key])
+	if a.err == nil && (manifests.CheckDigest(d) != nil || d.Algorithm() != digest.SHA256) {
+		a.err = a.s.bad(manifests.KindMalformed, "annotation %s of index.json is %s, not a sha256 digest", key, quote.Text(string(d)))
 	}
 	return d
 }
 
-func (f *fields) absent(key string) {
-	if _, ok := f.annotations[key]; ok && f.err == nil {
-		f.err = f.s.bad(manifests.KindMalformed, "index.json has the annotation %s, which its mode does not", key)
+func (a *annotationReader) absent(key string) {
+	if _, ok := a.annotations[key]; ok && a.err == nil {
+		a.err = a.s.bad(manifests.KindMalformed, "index.json has the annotation %s, which its mode does not", key)
 	}
 }
 

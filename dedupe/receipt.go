@@ -239,8 +239,8 @@ func (p *receiptParser) date() (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil || !strings.HasSuffix(s, "Z") {
+	t, ok := parseDate(s)
+	if !ok {
 		return time.Time{}, p.bad("the date %s is not in RFC 3339 and UTC", quote.Text(s))
 	}
 	return t, nil

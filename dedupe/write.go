@@ -19,8 +19,9 @@ import (
 // its bytes.
 type Options struct {
 	// Jobs is how many blobs are fetched, and frames compressed, at a time; 0
-	// means GOMAXPROCS. Memory is Jobs × 1 MiB in layer mode; in chunk mode see
-	// packer: below 512 MiB for two jobs at LevelDefault.
+	// means GOMAXPROCS. Memory is Jobs × 1 MiB in layer mode. In chunk mode two
+	// jobs take 250 MiB at LevelDefault and 900 at LevelMax, and 100 bytes for
+	// each chunk that is put in order at a time.
 	Jobs     int
 	Progress manifests.Progress // told of every byte of a blob that goes into the bundle
 	Replace  bool               // WriteFile may replace an existing file
@@ -40,9 +41,11 @@ type Options struct {
 	Keep func(error) bool
 }
 
-func (o Options) jobs() int {
-	if o.Jobs > 0 {
-		return o.Jobs
+func (o Options) jobs() int { return jobs(o.Jobs) }
+
+func jobs(n int) int {
+	if n > 0 {
+		return n
 	}
 	return runtime.GOMAXPROCS(0)
 }
@@ -104,7 +107,7 @@ func (l *leftover) have(ctx context.Context, left bool) func(i int) bool {
 			return false
 		}
 		d := l.blobs[i-l.skip]
-		in := &reader{stopped: ctx.Err, r: io.NewSectionReader(l.file, l.offset(i), d.Size)}
+		in := &blobReader{stopped: ctx.Err, r: io.NewSectionReader(l.file, l.offset(i), d.Size)}
 		if _, err := io.Copy(io.Discard, manifests.VerifyReader(in, d)); err != nil {
 			return false
 		}
