@@ -29,12 +29,17 @@ func run() error {
 	corpus := flag.String("corpus", "", "OCI layout `directory` with real images")
 	rounds := flag.Int("rounds", 3, "measured `runs` of each command, in turn")
 	only := flag.String("only", ".", "measure only operations matching this `regexp`")
+	tools := flag.String("tools", ".", "let only tools matching this `regexp` take part, and the first of ours")
 	archives := flag.String("archives", "", "`directory` with docker archives, NAME.tar: measure sizes")
 	series := flag.String("series", `^api-v[0-9]+$`, "archives matching this `regexp`, sorted by name, are versions of one image")
 	slow := flag.Bool("slow", false, "let zstd -19 --long=31 run too, which takes an hour for each 10 GB")
 	scratch := flag.String("scratch", ".", "`directory` for outputs; its disk is measured too")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
+	if err != nil {
+		return err
+	}
+	who, err := regexp.Compile(*tools)
 	if err != nil {
 		return err
 	}
@@ -46,7 +51,7 @@ func run() error {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
-	b := &bench{dir: dir, rounds: *rounds, only: pattern}
+	b := &bench{dir: dir, rounds: *rounds, only: pattern, tools: who}
 	defer b.stop()
 	if err := b.prepare(); err != nil {
 		return err
@@ -95,6 +100,13 @@ func where() string {
 func (b *bench) all(ops []operation) error {
 	for _, op := range ops {
 		if b.only.MatchString(op.name) {
+			ours, peers := op.contenders[:1:1], op.contenders[1:]
+			op.contenders = ours
+			for _, c := range peers {
+				if b.tools.MatchString(c.tool) {
+					op.contenders = append(op.contenders, c)
+				}
+			}
 			if err := b.measure(op); err != nil {
 				return fmt.Errorf("%s: %w", op.name, err)
 			}

@@ -21,6 +21,7 @@ type bench struct {
 	images                   []string
 	rounds, cpus             int
 	only                     *regexp.Regexp
+	tools                    *regexp.Regexp
 	daemons                  []*exec.Cmd
 }
 
