@@ -20,7 +20,7 @@ import (
 type Options struct {
 	// Jobs is how many blobs are fetched, and frames compressed, at a time; 0
 	// means GOMAXPROCS. Memory is Jobs × 1 MiB in layer mode. In chunk mode two
-	// jobs take 250 MiB at LevelDefault and 900 at LevelMax, and 100 bytes for
+	// jobs take 380 MiB at LevelDefault and 900 at LevelMax, and 100 bytes for
 	// each chunk that is put in order at a time.
 	Jobs     int
 	Progress manifests.Progress // told of every byte of a blob that goes into the bundle

@@ -19,9 +19,10 @@ const minCopied = 10
 //
 // Beyond content and prefix it needs, at most: as much as the content for the
 // segment, of which only what is filled is touched; 8 bytes for each 64 of
-// content or, with a prefix, for each 16 of both; the columns of the copies, some MiB; and for each job
-// three buffers of a frame's content and the tables of zstd, which are 1 to 34
-// MiB. With two jobs and no prefix that is 190 MiB at Default and 460 at Max.
+// content or, with a prefix, for each 16 of both; the columns of the copies,
+// some MiB; and for each job three buffers of a frame's content and the tables
+// of zstd, which are 1 to 34 MiB. With two jobs and no prefix that is 190 MiB at
+// Default and 460 at Max.
 type Encoder struct {
 	settings
 	jobs    int
