@@ -20,6 +20,7 @@ import (
 
 	"github.com/imgpack/imgpack/dedupe"
 	"github.com/imgpack/imgpack/fixtures"
+	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -403,5 +404,28 @@ func TestUnfinishedBundleIsGoneOnWith(t *testing.T) {
 		if _, err := p.WriteFile(t0, path, o); !errors.Is(err, fs.ErrExist) {
 			t.Errorf("%s: %v", mode, err)
 		}
+	}
+}
+
+// TestSegmentsAreNotKept: an unfinished bundle holds what the next run takes
+// over, carried blobs, and no more.
+func TestSegmentsAreNotKept(t *testing.T) {
+	b := fixtures.NewBlobs()
+	var layers [][]byte
+	for i := range uint64(4) {
+		layers = append(layers, fixtures.Tar(fixtures.File{Name: "f", Body: fixtures.Noise(i, 2<<20)}))
+	}
+	g := b.Graph(t, image(b, "x:1", layers...))
+	p := chunkPlan(t, g)
+	blobs := g.Blobs()
+	b.Remove(blobs[len(blobs)-1].Digest)
+	path := filepath.Join(t.TempDir(), "x")
+	o := dedupe.Options{Jobs: 1, SpoolLimit: 2 << 20, Keep: func(error) bool { return true }}
+	if _, err := p.WriteFile(t0, path, o); err == nil {
+		t.Fatal("packed what is not there")
+	}
+	st, err := os.Stat(atomicfile.TempPath(path))
+	if err != nil || st.Size() > 64<<10 {
+		t.Errorf("kept %v, %v", st, err)
 	}
 }
