@@ -12,6 +12,7 @@ import (
 
 	"github.com/imgpack/imgpack/archive"
 	"github.com/imgpack/imgpack/dedupe"
+	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/manifests"
 	"github.com/imgpack/imgpack/sandbox"
 )
@@ -173,6 +174,7 @@ var codeRules = []struct {
 	{codeUnsupported, is[*manifests.UnsupportedError]},
 	{codeUnsupported, is[*sandbox.UnsupportedError]},
 	{codeConflict, isError(fs.ErrExist)},
+	{codeConflict, isError(atomicfile.ErrBusy)},
 	{codeConflict, isErrno(syscall.EWOULDBLOCK, syscall.ENOTEMPTY, syscall.ETXTBSY)},
 	{codeDenied, isError(fs.ErrPermission)},
 	{codeDenied, isErrno(syscall.EROFS)},

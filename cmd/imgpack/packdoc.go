@@ -181,6 +181,9 @@ func (d packDoc) carriedNote() string {
 	if d.Dedupe != string(dedupe.ModeChunk) || t.Carried == 0 {
 		return ""
 	}
+	if t.Carried == 1 {
+		return fmt.Sprintf("note: 1 of %s is compressed and carried as it is", count(t.DistinctLayers, "layer"))
+	}
 	return fmt.Sprintf("note: %d of %s are compressed and carried as they are", t.Carried, count(t.DistinctLayers, "layer"))
 }
 

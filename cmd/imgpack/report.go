@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"runtime/debug"
 	"strings"
 	"syscall"
 
 	"github.com/imgpack/imgpack/archive"
 	"github.com/imgpack/imgpack/dedupe"
+	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -127,10 +129,19 @@ func hintFor(err error) string {
 		return "leave out --offline (or IMGPACK_OFFLINE), or load the image first"
 	case is[*internalError](err):
 		return "this is a bug in imgpack; please report it with the lines above"
+	case noSpool(err):
+		return "--store DIR names a place where contents can be unpacked"
 	case isErrno(syscall.ENOSPC, syscall.EDQUOT)(err):
 		return "free some space, then run the same line again"
 	}
 	return ""
+}
+
+// noSpool reports that temporary data cannot be written: the store is not
+// ours, or on a medium that is read-only.
+func noSpool(err error) bool {
+	e, ok := errors.AsType[*fs.PathError](err)
+	return ok && e.Op == atomicfile.OpUnnamed && isErrno(syscall.EROFS, syscall.EACCES, syscall.EPERM)(err)
 }
 
 // baseHint says how a delta gets its base.

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imgpack/imgpack/archive"
+	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/manifests"
 	"github.com/imgpack/imgpack/sandbox"
 )
@@ -44,6 +45,7 @@ func TestExitCodes(t *testing.T) {
 		{8, &manifests.ConflictError{Subject: "x", Err: errors.New("y")}},
 		{8, &fs.PathError{Op: "create", Path: "x", Err: fs.ErrExist}},
 		{8, fmt.Errorf("create: %w", syscall.EWOULDBLOCK)},
+		{8, fmt.Errorf("create x: %w", atomicfile.ErrBusy)},
 		{9, &manifests.UnsupportedError{Subject: "x", Reason: "y"}},
 		{9, &sandbox.UnsupportedError{Feature: "user namespaces"}},
 		{10, errors.New("anything")},
@@ -58,6 +60,19 @@ func TestExitCodes(t *testing.T) {
 		}
 		if wrapped := fmt.Errorf("more: %w", c.err); c.err != nil && codeOf(&failure{Message: "cannot", Err: wrapped}) != c.want {
 			t.Errorf("%v, wrapped: code %d, want %d", c.err, codeOf(wrapped), c.want)
+		}
+	}
+}
+
+func TestHintForASpoolThatCannotBeWritten(t *testing.T) {
+	for err, want := range map[error]bool{
+		&fs.PathError{Op: atomicfile.OpUnnamed, Path: "x", Err: syscall.EROFS}:  true,
+		&fs.PathError{Op: atomicfile.OpUnnamed, Path: "x", Err: syscall.EACCES}: true,
+		&fs.PathError{Op: atomicfile.OpUnnamed, Path: "x", Err: syscall.EIO}:    false,
+		&fs.PathError{Op: "open", Path: "x", Err: syscall.EROFS}:                false,
+	} {
+		if got := hintFor(fmt.Errorf("unpack: %w", err)); strings.HasPrefix(got, "--store DIR ") != want {
+			t.Errorf("%v: hint %q", err, got)
 		}
 	}
 }

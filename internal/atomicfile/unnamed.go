@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// OpUnnamed is the Op of the *fs.PathError where Unnamed may not write.
+const OpUnnamed = "create a file in"
+
 // Unnamed opens a new file in dir, for reading and writing, that has no name:
 // no other process can reach it, and it is gone when it is closed, whatever
 // happens. Dir is made if it is not there. The caller closes the file.
@@ -20,7 +23,7 @@ func Unnamed(dir string) (*os.File, error) {
 		return os.NewFile(uintptr(fd), dir), nil
 	}
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EINVAL) {
-		return nil, &fs.PathError{Op: "create a file in", Path: dir, Err: err}
+		return nil, &fs.PathError{Op: OpUnnamed, Path: dir, Err: err}
 	}
 	return unlinked(dir)
 }
