@@ -26,7 +26,7 @@ const (
 	ResultPass Result = "pass"
 	ResultWarn Result = "warn"
 	ResultFail Result = "fail"
-	ResultSkip Result = "skip" // not asked for
+	ResultSkip Result = "skip" // not asked for, or not done to the end
 )
 
 // The checks, by ID. A report has them in this order.
@@ -118,6 +118,30 @@ func (r *Report) settle() {
 			if f.Warn {
 				r.Warnings++
 			}
+		}
+	}
+}
+
+// unfinished takes back what was found good of what was not looked at to the
+// end; links are, once all documents were walked through.
+func (r *Report) unfinished(walked bool) {
+	for i := range r.Checks {
+		c := &r.Checks[i]
+		if c.Result != ResultPass && c.Result != ResultWarn {
+			continue
+		}
+		switch c.ID {
+		case CheckDigests, CheckLayers:
+			c.Result = ResultSkip
+		case CheckLinks:
+			if !walked {
+				c.Result, c.Detail = ResultSkip, "not all were looked at"
+			}
+		}
+	}
+	for i := range r.Images {
+		if r.Images[i].Result != ResultFail {
+			r.Images[i].Result = ResultSkip
 		}
 	}
 }

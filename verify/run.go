@@ -39,6 +39,7 @@ type Options struct {
 func Run(ctx context.Context, src manifests.Fetcher, roots []manifests.Root, o Options) (*Report, error) {
 	w := &walker{src: src, o: o, blobs: map[digest.Digest]*blob{}}
 	err := w.walk(ctx, roots)
+	walked := err == nil
 	if err == nil {
 		w.unreferenced()
 		err = w.hash(ctx)
@@ -47,6 +48,9 @@ func Run(ctx context.Context, src manifests.Fetcher, roots []manifests.Root, o O
 		err = ctx.Err()
 	}
 	r := w.report(roots)
+	if err != nil {
+		r.unfinished(walked)
+	}
 	if err != nil || len(roots) == 0 && r.Verdict == Pass {
 		r.Verdict = Unchecked
 	}

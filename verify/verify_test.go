@@ -284,10 +284,20 @@ func TestNotCheckedIsNeitherPassNorFail(t *testing.T) {
 		if !errors.Is(err, broken) || r.Verdict != verify.Unchecked || len(findings(r)) != 0 {
 			t.Errorf("%s: %v, %s, %v", bad, err, r.Verdict, findings(r))
 		}
+		for _, i := range r.Images {
+			if i.Result != verify.ResultSkip {
+				t.Errorf("%s: %s is %s", bad, i.Ref, i.Result)
+			}
+		}
+		for _, c := range r.Checks {
+			if c.Result != verify.ResultSkip && c.ID != verify.CheckLinks {
+				t.Errorf("%s: check %s is %s", bad, c.ID, c.Result)
+			}
+		}
 	}
 	ctx, cancel := context.WithCancel(t0)
 	cancel()
-	if r, err := verify.Run(ctx, b, roots, verify.Options{}); !errors.Is(err, context.Canceled) || r.Verdict != verify.Unchecked {
+	if r, err := verify.Run(ctx, b, roots, verify.Options{}); !errors.Is(err, context.Canceled) || r.Verdict != verify.Unchecked || r.Checks[1].Result != verify.ResultSkip {
 		t.Errorf("cancelled: %v, %s", err, r.Verdict)
 	}
 	if r := run(t, b, nil, verify.Options{}); r.Verdict != verify.Unchecked {
