@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/imgpack/imgpack/archive"
 	"github.com/imgpack/imgpack/dedupe"
+	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -337,7 +339,16 @@ func (a *app) makeSpool(b *dedupe.Bundle, spool string) error {
 	if spool != a.g.store || b.Info().Mode != dedupe.ModeChunk {
 		return nil
 	}
-	return os.MkdirAll(spool, 0o700)
+	return a.makeStore()
+}
+
+// makeStore makes the store's directory, for contents to be unpacked there.
+func (a *app) makeStore() error {
+	err := os.MkdirAll(a.g.store, 0o700)
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return &fs.PathError{Op: atomicfile.OpUnnamed, Path: e.Path, Err: e.Err}
+	}
+	return err
 }
 
 func (a *app) openBundle(path, spool string) (*dedupe.Bundle, error) {
@@ -369,7 +380,7 @@ func (a *app) openFile(ctx context.Context, ref manifests.Reference, spool strin
 			return nil, nil, usagef("standard input is a terminal").hint("give a file, or pipe an archive in: ssh HOST imgpack save IMAGE | imgpack load")
 		}
 		if spool == a.g.store {
-			if err := os.MkdirAll(spool, 0o700); err != nil {
+			if err := a.makeStore(); err != nil {
 				return nil, nil, err
 			}
 		}
