@@ -5,8 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"io"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -269,9 +267,7 @@ func (bb *baseBuilder) base() *Base {
 // scan adds all layers of g, read by several goroutines and added in order.
 func (bb *baseBuilder) scan(ctx context.Context, g *manifests.Graph, o BaseOptions) error {
 	layers := layersOf(g)
-	if o.Jobs <= 0 {
-		o.Jobs = runtime.GOMAXPROCS(0)
-	}
+	o.Jobs = jobs(o.Jobs)
 	found := make([]chan *collector, len(layers))
 	for i := range found {
 		found[i] = make(chan *collector, 1)
@@ -363,4 +359,3 @@ func (c *collector) Chunk(p []byte, sum split.Sum) error {
 }
 
 var _ split.Sink = (*collector)(nil)
-var _ io.ReadCloser = (*tarReader)(nil)

@@ -21,6 +21,7 @@ const maxPackPrefix = 64 << 20
 type prefixes struct {
 	spool  spool
 	layers []prefixLayer
+	at     map[int]int       // in layers, by source
 	lists  [][]recipe.Extent // by segment
 }
 
@@ -35,7 +36,7 @@ type prefixLayer struct {
 // choosePrefixes finds, for each segment of a window, the files of the bases
 // that resemble its own.
 func (k *packer) choosePrefixes(cuts [][]uint32, files []file) *prefixes {
-	p := &prefixes{lists: make([][]recipe.Extent, len(cuts))}
+	p := &prefixes{lists: make([][]recipe.Extent, len(cuts)), at: map[int]int{}}
 	if k.plan.level == segment.Fast { // which looks for no matches
 		return p
 	}
@@ -81,9 +82,10 @@ func (k *packer) prefix(p *prefixes, files []file) (out []recipe.Extent) {
 func (p *prefixes) layer(k *packer, b *Base, i int) *prefixLayer {
 	l := b.content.layers[i]
 	source := int(k.sources.use(k.sources.number[l.DiffID]))
-	at := slices.IndexFunc(p.layers, func(x prefixLayer) bool { return x.source == source })
-	if at < 0 {
+	at, ok := p.at[source]
+	if !ok {
 		at = len(p.layers)
+		p.at[source] = at
 		p.layers = append(p.layers, prefixLayer{graph: b.content.graph, layer: l, source: source})
 	}
 	return &p.layers[at]
@@ -119,10 +121,9 @@ func (p *prefixes) fetch(ctx context.Context, dir string, jobs int) error {
 func (p *prefixes) read(buf []byte, i int) ([]byte, error) {
 	buf = buf[:0]
 	for _, e := range p.lists[i] {
-		j := slices.IndexFunc(p.layers, func(l prefixLayer) bool { return l.source == e.Source })
 		n := len(buf)
 		buf = slices.Grow(buf, int(e.Length))[:n+int(e.Length)]
-		if err := p.spool.read(buf[n:], p.layers[j].ranges.locate(e.Offset)); err != nil {
+		if err := p.spool.read(buf[n:], p.layers[p.at[e.Source]].ranges.locate(e.Offset)); err != nil {
 			return nil, err
 		}
 	}

@@ -28,6 +28,6 @@ func mainCode() int {
 }
 
 // memoryLimit is from how many bytes on garbage is collected sooner. What is
-// live stays below it but at --compress max; large buffers come and go, and
+// live stays near it but at --compress max; large buffers come and go, and
 // would else lie about until twice as much is there.
 const memoryLimit = 400 << 20
