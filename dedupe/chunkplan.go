@@ -159,8 +159,8 @@ func (p *chunkPlan) tempWith(limit int64) (most int64) {
 		}
 		most = max(most, n)
 	}
-	if slices.ContainsFunc(p.bases, func(b *Base) bool { return b.content != nil }) {
-		segments := (most + int64(p.level.Size()) - 1) / int64(p.level.Size())
+	if p.readsBases() {
+		segments := (most + int64(p.segmentSize()) - 1) / int64(p.segmentSize())
 		most += segments * maxPackPrefix
 	}
 	return most

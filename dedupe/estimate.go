@@ -34,7 +34,7 @@ func (p *chunkPlan) estimate(ctx context.Context, o Options) (*Summary, error) {
 		return nil, err
 	}
 	s := k.summary()
-	segments := k.contents/int64(p.level.Size()) + 1
+	segments := k.contents/int64(p.segmentSize()) + 1
 	rest := k.packed + int64(len(recipes)) + int64(len(p.images)) + segmentBytes*segments + blobBytes*int64(len(p.carried)+len(p.open))
 	for _, d := range p.carried {
 		s.Totals.Stored += d.Size

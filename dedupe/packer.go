@@ -102,7 +102,7 @@ func baseBytes(t recipe.Tar) (n int64) {
 
 // store writes the segments of a window, and proves its tars.
 func (k *packer) store(ctx context.Context, layers []manifests.Layer, l layout) error {
-	cuts := k.cuts(l.fresh, int64(k.plan.level.Size()))
+	cuts := k.cuts(l.fresh, int64(k.plan.segmentSize()))
 	for _, c := range cuts {
 		k.segments = append(k.segments, k.length(c))
 	}
@@ -131,7 +131,7 @@ func (k *packer) length(ids []uint32) (n int64) {
 func (k *packer) compress(ctx context.Context, cuts [][]uint32, old *prefixes) error {
 	if k.encoder == nil {
 		k.encoder = segment.NewEncoder(k.plan.level, k.o.jobs())
-		k.content = make([]byte, k.plan.level.Size())
+		k.content = make([]byte, k.plan.segmentSize())
 	}
 	for i, ids := range cuts {
 		if err := ctx.Err(); err != nil {

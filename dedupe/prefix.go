@@ -13,8 +13,23 @@ import (
 	"github.com/imgpack/imgpack/manifests"
 )
 
-// maxPackPrefix bounds the prefix that a segment is given, in bytes.
+// maxPackPrefix bounds the prefix that a segment is given, in bytes, and the
+// content of a segment that may be given one: as much old as new.
 const maxPackPrefix = 64 << 20
+
+// segmentSize is how much content a segment holds.
+func (p *chunkPlan) segmentSize() int {
+	if p.readsBases() {
+		return min(p.level.Size(), maxPackPrefix)
+	}
+	return p.level.Size()
+}
+
+// readsBases reports whether there are old files to compress new ones against.
+func (p *chunkPlan) readsBases() bool {
+	return p.level != segment.Fast && // which looks for no matches
+		slices.ContainsFunc(p.bases, func(b *Base) bool { return b.content != nil })
+}
 
 // prefixes are the files of bases that changed ones are compressed against:
 // which, where in the spool they lie, and the spool.
@@ -37,7 +52,7 @@ type prefixLayer struct {
 // that resemble its own.
 func (k *packer) choosePrefixes(cuts [][]uint32, files []file) *prefixes {
 	p := &prefixes{lists: make([][]recipe.Extent, len(cuts)), at: map[int]int{}}
-	if k.plan.level == segment.Fast { // which looks for no matches
+	if !k.plan.readsBases() {
 		return p
 	}
 	from := 0
