@@ -72,7 +72,7 @@ func (p *chunkPlan) rest(ctx context.Context, w io.Writer, front int64, o Option
 			return nil, err
 		}
 		defer spool.Close()
-		k.spool = &spoolWriter{file: spool}
+		k.spool = &spoolWriter{file: spool, need: p.tempWith(o.SpoolLimit)}
 	}
 	if err := k.run(ctx); err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 // known.
 type spoolWriter struct {
 	file *os.File
+	need int64 // what it holds at most, in bytes
 	buf  []byte
 	end  int64 // of what is in the file
 }
@@ -38,7 +39,7 @@ func (s *spoolWriter) flush() error {
 	s.end += int64(n)
 	s.buf = s.buf[:0]
 	if err != nil {
-		return fmt.Errorf("write temporary data: %w", err)
+		return fmt.Errorf("write temporary data, of up to %d bytes: %w", s.need, err)
 	}
 	return nil
 }
