@@ -77,7 +77,7 @@ func (k *packer) prefix(p *prefixes, files []file) (out []recipe.Extent) {
 				continue
 			}
 			old, ok := b.content.like(f.name, k.sources.used)
-			if !ok || old.length > left || old.length == 0 {
+			if !ok || old.length > left || old.length == 0 || len(out) == recipe.MaxPrefixExtents {
 				continue
 			}
 			l := p.layer(k, b, int(old.layer))
