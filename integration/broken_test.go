@@ -98,6 +98,17 @@ func TestKilledPack(t *testing.T) {
 func TestKilledLoad(t *testing.T) {
 	h := newHost(t)
 	h.ok(append([]string{"pack", "-o", "k.imgpack"}, corpus(t)...)...)
+	killLoads(t, h, func() {
+		if strings.Contains(h.ok("images", "--json"), "sha256:") {
+			h.ok("verify", "store:"+corpus(t)[0])
+		}
+	})
+}
+
+// killLoads kills loads of k.imgpack at random points, checks the store after
+// each, and loads again.
+func killLoads(t *testing.T, h *host, check func()) {
+	t.Helper()
 	load := func() *exec.Cmd { return h.command("load", "-i", "k.imgpack") }
 	whole := duration(t, load())
 	want := h.ok("images", "--json")
@@ -107,9 +118,7 @@ func TestKilledLoad(t *testing.T) {
 		if before := h.ok("images", "--json"); before != want && strings.Contains(before, "sha256:") {
 			t.Errorf("the store holds part of a load:\n%s", before)
 		}
-		if strings.Contains(h.ok("images", "--json"), "sha256:") {
-			h.ok("verify", "store:"+corpus(t)[0])
-		}
+		check()
 		h.ok("load", "-i", "k.imgpack")
 		if after := h.ok("images", "--json"); after != want {
 			t.Errorf("after the second run:\n%s\nwant\n%s", after, want)
@@ -302,28 +311,37 @@ func TestFullDisk(t *testing.T) {
 	refs := corpus(t)
 	h.ok(append([]string{"pack", "-o", "good.imgpack"}, refs...)...)
 	for _, megabytes := range []int{1, 20, 60} {
-		small := h.path("small")
-		if err := os.Mkdir(small, 0o755); err != nil {
-			t.Fatal(err)
+		onSmallDisk(t, h, megabytes, func(small string) {
+			h.fails(7, "pack", "-o", "small/x.imgpack", "good.imgpack")
+			h.fails(7, "save", "-o", "small/x.tar", "good.imgpack")
+			h.fails(7, "--store", small+"/store", "load", "-i", "good.imgpack")
+			h.fails(7, "unpack", "good.imgpack//"+refs[0], "small/rootfs")
+		})
+	}
+}
+
+// onSmallDisk runs a test with a file system of some megabytes at "small" of
+// the host's directory; nothing large may be left there.
+func onSmallDisk(t *testing.T, h *host, megabytes int, run func(small string)) {
+	t.Helper()
+	small := h.path("small")
+	if err := os.Mkdir(small, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, fmt.Sprintf("size=%dm", megabytes)); err != nil {
+		t.Fatal(err)
+	}
+	run(small)
+	for _, f := range files(t, small) {
+		if info, err := os.Lstat(small + f); err == nil && info.Mode().IsRegular() && info.Size() > 4096 {
+			t.Errorf("%d MB: %s of %d bytes is left", megabytes, f, info.Size())
 		}
-		if err := syscall.Mount("tmpfs", small, "tmpfs", 0, fmt.Sprintf("size=%dm", megabytes)); err != nil {
-			t.Fatal(err)
-		}
-		h.fails(7, "pack", "-o", "small/x.imgpack", "good.imgpack")
-		h.fails(7, "save", "-o", "small/x.tar", "good.imgpack")
-		h.fails(7, "--store", small+"/store", "load", "-i", "good.imgpack")
-		h.fails(7, "unpack", "good.imgpack//"+refs[0], "small/rootfs")
-		for _, f := range files(t, small) {
-			if info, err := os.Lstat(small + f); err == nil && info.Mode().IsRegular() && info.Size() > 4096 {
-				t.Errorf("%d MB: %s of %d bytes is left", megabytes, f, info.Size())
-			}
-		}
-		if err := syscall.Unmount(small, 0); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Remove(small); err != nil {
-			t.Fatal(err)
-		}
+	}
+	if err := syscall.Unmount(small, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(small); err != nil {
+		t.Fatal(err)
 	}
 }
 

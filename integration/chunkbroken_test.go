@@ -6,14 +6,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -75,24 +72,7 @@ func TestKilledChunkPack(t *testing.T) {
 func TestKilledChunkLoad(t *testing.T) {
 	h := newHost(t)
 	h.ok(append([]string{"pack", "-o", "k.imgpack"}, dockerArchives(t, "base:v1", "api:v1", "redis:1")...)...)
-	load := func() *exec.Cmd { return h.command("load", "-i", "k.imgpack") }
-	whole := duration(t, load())
-	want := h.ok("images", "--json")
-	for range killPoints() {
-		removeAll(h.store())
-		killAt(t, load(), somewhere(whole))
-		if before := h.ok("images", "--json"); before != want && strings.Contains(before, "sha256:") {
-			t.Errorf("the store holds part of a load:\n%s", before)
-		}
-		h.ok("load", "-i", "k.imgpack")
-		if after := h.ok("images", "--json"); after != want {
-			t.Errorf("after the second run:\n%s\nwant\n%s", after, want)
-		}
-	}
-	h.ok("gc")
-	if left := files(t, filepath.Join(h.store(), "tmp")); len(left) > 1 {
-		t.Errorf("left over: %v", left)
-	}
+	killLoads(t, h, func() {})
 }
 
 // TestChunkFullDisk gives pack and load less space than they need: exit 7, the
@@ -103,33 +83,17 @@ func TestChunkFullDisk(t *testing.T) {
 	archive := dockerArchives(t, "api:v1")[0]
 	h.ok("pack", "-o", "good.imgpack", archive)
 	for _, megabytes := range []int{1, 30, 150} { // nothing fits; the bundle's front; the bundle, but not what it is made by
-		small := h.path("small")
-		if err := os.Mkdir(small, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Mount("tmpfs", small, "tmpfs", 0, fmt.Sprintf("size=%dm", megabytes)); err != nil {
-			t.Fatal(err)
-		}
-		old := bytes.Repeat([]byte("old file\n"), 100)
-		if err := os.WriteFile(small+"/x.imgpack", old, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		h.fails(7, "pack", "--force", "--no-resume", "-o", "small/x.imgpack", archive)
-		if got, err := os.ReadFile(small + "/x.imgpack"); err != nil || !bytes.Equal(got, old) {
-			t.Errorf("%d MB: the old file is %d bytes, %v", megabytes, len(got), err)
-		}
-		h.fails(7, "--store", small+"/store", "load", "-i", "good.imgpack")
-		for _, f := range files(t, small) {
-			if info, err := os.Lstat(small + f); err == nil && info.Mode().IsRegular() && info.Size() > 4096 {
-				t.Errorf("%d MB: %s of %d bytes is left", megabytes, f, info.Size())
+		onSmallDisk(t, h, megabytes, func(small string) {
+			old := bytes.Repeat([]byte("old file\n"), 100)
+			if err := os.WriteFile(small+"/x.imgpack", old, 0o600); err != nil {
+				t.Fatal(err)
 			}
-		}
-		if err := syscall.Unmount(small, 0); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Remove(small); err != nil {
-			t.Fatal(err)
-		}
+			h.fails(7, "pack", "--force", "--no-resume", "-o", "small/x.imgpack", archive)
+			if got, err := os.ReadFile(small + "/x.imgpack"); err != nil || !bytes.Equal(got, old) {
+				t.Errorf("%d MB: the old file is %d bytes, %v", megabytes, len(got), err)
+			}
+			h.fails(7, "--store", small+"/store", "load", "-i", "good.imgpack")
+		})
 	}
 }
 
