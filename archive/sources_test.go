@@ -120,11 +120,7 @@ func readAll(src Source) (*manifests.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	var entries []manifests.Entry
-	for _, r := range roots {
-		entries = append(entries, manifests.Entry{Source: src, Root: r})
-	}
-	g, err := manifests.NewGraph(ctx, entries, 0)
+	g, err := manifests.NewGraph(ctx, manifests.Entries(src, roots), 0)
 	if err != nil {
 		return nil, err
 	}
@@ -280,11 +276,7 @@ func reaches(b *fixtures.Blobs, put []manifests.Root, f form, d digest.Digest) b
 	if f.single {
 		put = put[:1]
 	}
-	var entries []manifests.Entry
-	for _, r := range put {
-		entries = append(entries, manifests.Entry{Source: b, Root: r})
-	}
-	g, err := manifests.NewGraph(context.Background(), entries, 0)
+	g, err := manifests.NewGraph(context.Background(), manifests.Entries(b, put), 0)
 	if err != nil {
 		return false
 	}

@@ -64,11 +64,7 @@ func (s *Store) needed(ctx context.Context) (map[digest.Digest]bool, []digest.Di
 	if err != nil {
 		return nil, nil, err
 	}
-	entries := make([]manifests.Entry, len(roots))
-	for i, r := range roots {
-		entries[i] = manifests.Entry{Source: s, Root: r}
-	}
-	g, err := manifests.NewGraph(ctx, entries, 0)
+	g, err := manifests.NewGraph(ctx, manifests.Entries(s, roots), 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("find what is needed: %w", damaged(err))
 	}

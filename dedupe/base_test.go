@@ -23,11 +23,7 @@ var testID = BaseID{Name: "site.imgpack", Date: time.Date(2026, 1, 2, 3, 4, 5, 6
 
 func graphOf(t testing.TB, f manifests.Fetcher, roots []manifests.Root) *manifests.Graph {
 	t.Helper()
-	var entries []manifests.Entry
-	for _, r := range roots {
-		entries = append(entries, manifests.Entry{Source: f, Root: r})
-	}
-	g, err := manifests.NewGraph(context.Background(), entries, 0)
+	g, err := manifests.NewGraph(context.Background(), manifests.Entries(f, roots), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,18 +72,7 @@ func opened(t testing.TB, path string, have ...*manifests.Graph) *dedupe.Bundle 
 // comesBack reads every blob of g from a bundle, through a graph of its own.
 func comesBack(t testing.TB, b *dedupe.Bundle, g *manifests.Graph) {
 	t.Helper()
-	roots, err := b.Roots(t0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var entries []manifests.Entry
-	for _, r := range roots {
-		entries = append(entries, manifests.Entry{Source: b, Root: r})
-	}
-	got, err := manifests.NewGraph(t0, entries, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := bundleGraph(t, b)
 	if want := descriptors(g.Docs()); !slices.EqualFunc(descriptors(got.Docs()), want, sameDigest) || !slices.EqualFunc(got.Blobs(), g.Blobs(), sameDigest) {
 		t.Fatal("the graph is another")
 	}
@@ -189,11 +178,7 @@ func TestSameChunkBundleHoweverWritten(t *testing.T) {
 		for _, limit := range []int64{0, 1, 1_500_000} {
 			var want []byte
 			for i, jobs := range []int{1, 8, 2, 8} {
-				var entries []manifests.Entry
-				for _, r := range roots {
-					entries = append(entries, manifests.Entry{Source: odd{b}, Root: r})
-				}
-				g, err := manifests.NewGraph(t0, entries, jobs)
+				g, err := manifests.NewGraph(t0, manifests.Entries(odd{b}, roots), jobs)
 				if err != nil {
 					t.Fatal(err)
 				}

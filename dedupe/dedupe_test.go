@@ -149,11 +149,7 @@ func TestSameBytesHoweverWritten(t *testing.T) {
 	roots := append(fixtures.Sample(b), fixtures.Random(b, 7, 4)...)
 	want := written(t, plan(t, b.Graph(t, roots...)))
 	for _, jobs := range []int{1, 8, 0, 8} {
-		var entries []manifests.Entry
-		for _, r := range roots {
-			entries = append(entries, manifests.Entry{Source: late{b}, Root: r})
-		}
-		g, err := manifests.NewGraph(t0, entries, jobs)
+		g, err := manifests.NewGraph(t0, manifests.Entries(late{b}, roots), jobs)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -64,16 +64,14 @@ func openGolden(t testing.TB, name string) *dedupe.Bundle {
 	return b
 }
 
+// bundleGraph is all that a bundle holds.
 func bundleGraph(t testing.TB, b *dedupe.Bundle) *manifests.Graph {
+	t.Helper()
 	roots, err := b.Roots(t0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var entries []manifests.Entry
-	for _, r := range roots {
-		entries = append(entries, manifests.Entry{Source: b, Root: r})
-	}
-	g, err := manifests.NewGraph(t0, entries, 0)
+	g, err := manifests.NewGraph(t0, manifests.Entries(b, roots), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,11 +54,7 @@ func readImages(t *testing.T, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	var entries []manifests.Entry
-	for _, r := range roots {
-		entries = append(entries, manifests.Entry{Source: b, Root: r})
-	}
-	g, err := manifests.NewGraph(t.Context(), entries, 1)
+	g, err := manifests.NewGraph(t.Context(), manifests.Entries(b, roots), 1)
 	if err != nil {
 		return err
 	}

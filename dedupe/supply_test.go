@@ -54,11 +54,7 @@ func (s *lender) OpenLayer(ctx context.Context, l manifests.Layer) (io.ReadClose
 
 func (s *lender) graph(t testing.TB, roots ...manifests.Root) *manifests.Graph {
 	t.Helper()
-	var entries []manifests.Entry
-	for _, r := range roots {
-		entries = append(entries, manifests.Entry{Source: s, Root: r})
-	}
-	g, err := manifests.NewGraph(context.Background(), entries, 0)
+	g, err := manifests.NewGraph(context.Background(), manifests.Entries(s, roots), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,11 +315,7 @@ func (h *handmade) graph(t *testing.T) *manifests.Graph {
 	t.Helper()
 	s := &lender{Blobs: fixtures.NewBlobs()}
 	roots := holder(t, s.Blobs, manifests.Uncompressed, h.want...).Roots()
-	var entries []manifests.Entry
-	for _, r := range roots {
-		entries = append(entries, manifests.Entry{Source: &chained{s.Blobs, h.Bundle}, Root: r})
-	}
-	g, err := manifests.NewGraph(context.Background(), entries, 0)
+	g, err := manifests.NewGraph(context.Background(), manifests.Entries(&chained{s.Blobs, h.Bundle}, roots), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

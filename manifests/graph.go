@@ -59,6 +59,15 @@ type Entry struct {
 	Root   Root
 }
 
+// Entries are roots that are read from one source.
+func Entries(src Fetcher, roots []Root) []Entry {
+	entries := make([]Entry, len(roots))
+	for i, r := range roots {
+		entries[i] = Entry{Source: src, Root: r}
+	}
+	return entries
+}
+
 // Node is a document of a graph, with its exact bytes.
 type Node struct {
 	Descriptor ocispec.Descriptor

@@ -34,14 +34,11 @@ func (o *pullOptions) run(ctx context.Context, a *app, args []string) error {
 		return usagef("pull needs at least one SOURCE")
 	}
 	policy := sourcePolicy{platform: o.platform, registry: &o.registry, registryFirst: true}
-	in, err := a.openInputs(ctx, args, policy)
+	in, err := a.openChosen(ctx, args, policy)
 	if err != nil {
 		return &failure{Op: "pull", Subject: args[0], Err: err}
 	}
 	defer in.Close()
-	if err := a.choosePlatforms(ctx, in, policy); err != nil {
-		return &failure{Op: "pull", Subject: args[0], Err: err}
-	}
 	// A pull asks what the tag names now: moving it is what it is for.
 	return a.addToStore(ctx, in, adding{op: "pull", doing: "pulling", force: true, say: sayPulled})
 }

@@ -95,14 +95,11 @@ func (o *saveOptions) run(ctx context.Context, a *app, args []string) error {
 		}
 	}
 	policy := sourcePolicy{platform: o.platform, registry: &o.registry, bases: o.bases, beside: o.output}
-	in, err := a.openInputs(ctx, args, policy)
+	in, err := a.openChosen(ctx, args, policy)
 	if err != nil {
 		return &failure{Op: "save", Subject: o.output, Err: err}
 	}
 	defer in.Close()
-	if err := a.choosePlatforms(ctx, in, policy); err != nil {
-		return &failure{Op: "save", Subject: o.output, Err: err}
-	}
 	policy.documents = true // of a base only the digests of layers are asked for
 	bases, closeBases, err := o.since.read(ctx, a, policy, true)
 	if err != nil {

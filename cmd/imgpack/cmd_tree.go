@@ -93,15 +93,7 @@ func (o *treeOptions) open(ctx context.Context, a *app, args []string, policy so
 	if len(args) == 0 {
 		return a.openStoreAll(ctx)
 	}
-	in, err := a.openInputs(ctx, args, policy)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.choosePlatforms(ctx, in, policy); err != nil {
-		in.Close()
-		return nil, err
-	}
-	return in, nil
+	return a.openChosen(ctx, args, policy)
 }
 
 func newTree(ctx context.Context, g *manifests.Graph, in *inputs) (*treeDoc, error) {

@@ -123,11 +123,7 @@ func entriesOf(ctx context.Context, src archive.Source) ([]manifests.Entry, erro
 	if err != nil {
 		return nil, err
 	}
-	entries := make([]manifests.Entry, len(roots))
-	for i, r := range roots {
-		entries[i] = manifests.Entry{Source: src, Root: r}
-	}
-	return entries, nil
+	return manifests.Entries(src, roots), nil
 }
 
 // supplyInputs offers the inputs that are no deltas: what is in files in full,

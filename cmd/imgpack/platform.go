@@ -58,3 +58,17 @@ func (a *app) choosePlatforms(ctx context.Context, in *inputs, policy sourcePoli
 	}
 	return nil
 }
+
+// openChosen opens inputs and narrows them to the platforms asked for. They are to
+// be closed.
+func (a *app) openChosen(ctx context.Context, texts []string, policy sourcePolicy) (*inputs, error) {
+	in, err := a.openInputs(ctx, texts, policy)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.choosePlatforms(ctx, in, policy); err != nil {
+		in.Close()
+		return nil, err
+	}
+	return in, nil
+}

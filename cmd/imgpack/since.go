@@ -81,12 +81,9 @@ func (a *app) readBase(ctx context.Context, text string, policy sourcePolicy, sh
 		b, err := readReceipt(text)
 		return b, nil, err
 	}
-	in, err := a.openInputs(ctx, []string{text}, policy)
+	in, err := a.openChosen(ctx, []string{text}, policy)
 	if err != nil {
 		return nil, nil, err
-	}
-	if err := a.choosePlatforms(ctx, in, policy); err != nil {
-		return nil, in, err
 	}
 	graph, err := manifests.NewGraph(ctx, in.entries(), a.g.parallel)
 	if err != nil {
