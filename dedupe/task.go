@@ -55,7 +55,7 @@ func (t *task) wait(ctx context.Context) error {
 			return err
 		}
 		r, err := t.join(ctx)
-		if err != nil {
+		if r == nil || err != nil {
 			return err
 		}
 		select {
@@ -71,11 +71,14 @@ func (t *task) wait(ctx context.Context) error {
 	return nil
 }
 
-// join makes the caller one of those who wait.
+// join makes the caller one of those who wait; nil if the work has been done
+// meanwhile.
 func (t *task) join(ctx context.Context) (*oneRun, error) {
 	t.group.mu.Lock()
 	defer t.group.mu.Unlock()
 	switch {
+	case t.ready.Load():
+		return nil, nil
 	case t.bad != nil:
 		return nil, t.bad
 	case t.group.closed:
