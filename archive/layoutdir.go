@@ -83,9 +83,27 @@ func fetchFile(ctx context.Context, root *os.Root, place string, d ocispec.Descr
 	return manifests.VerifyReader(blobReader(ctx, f, f), d), nil
 }
 
+// openTries bounds how often openRegular begins again. A writer that renames
+// a new index into place is met once, a hundred times in a row by nobody but
+// an enemy.
+const openTries = 100
+
+var errReplaced = errors.New("it is being replaced again and again")
+
 // openRegular opens a file that must be a regular one itself: neither a link,
 // which could lead to what is not the layout's, nor a pipe, which would hang.
 func openRegular(root *os.Root, name string) (*os.File, error) {
+	for range openTries {
+		if f, err := tryOpenRegular(root, name); !errors.Is(err, errReplaced) {
+			return f, err
+		}
+	}
+	return nil, fmt.Errorf("open %s: %w", name, errReplaced)
+}
+
+// tryOpenRegular looks, opens, and looks again; errReplaced is what it ends
+// with when another file took the name in between.
+func tryOpenRegular(root *os.Root, name string) (*os.File, error) {
 	st, err := root.Lstat(name)
 	if err != nil {
 		return nil, err
@@ -99,7 +117,7 @@ func openRegular(root *os.Root, name string) (*os.File, error) {
 	}
 	opened, err := f.Stat()
 	if err == nil && !os.SameFile(st, opened) {
-		err = fmt.Errorf("open %s: it was replaced meanwhile", name)
+		err = errReplaced
 	}
 	if err != nil {
 		f.Close()

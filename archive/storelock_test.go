@@ -58,6 +58,47 @@ func TestStoreManyWriters(t *testing.T) {
 	}
 }
 
+// TestOpenWhileReplaced reads a document that a writer renames over all the
+// time: a reader gets the old or the new one, never an error.
+func TestOpenWhileReplaced(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	name, next := filepath.Join(dir, "index.json"), filepath.Join(dir, "next")
+	replace := func() error {
+		return errors.Join(os.WriteFile(next, []byte("{}"), 0o600), os.Rename(next, name))
+	}
+	if err := replace(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				if err := replace(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	})
+	for range 20000 {
+		if raw, err := readDocument(root, "index.json"); err != nil || string(raw) != "{}" {
+			t.Errorf("%q, %v", raw, err)
+			break
+		}
+	}
+	close(done)
+	wg.Wait()
+}
+
 func TestStoreLock(t *testing.T) {
 	was := lockWait
 	defer func() { lockWait = was }()
