@@ -40,6 +40,9 @@ var allowed = map[string]struct{ ours, theirs []string }{
 	},
 	"dedupe/internal/recipe": {ours: []string{"dedupe/internal/zframe"}, theirs: []string{"github.com/klauspost/compress"}},
 	"dedupe/internal/zframe": {theirs: []string{"github.com/klauspost/compress"}},
+	"internal/recompress":    {ours: []string{"internal/deflate", "internal/recompress"}, theirs: []string{"golang.org/x/sync", "github.com/klauspost/compress"}},
+	"internal/deflate":       {},
+	"internal/gunzip":        {ours: []string{"internal/deflate"}},
 	"verify": {
 		ours:   []string{"manifests", "internal"},
 		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "golang.org/x/sync"},
@@ -60,7 +63,8 @@ var allowed = map[string]struct{ ours, theirs []string }{
 		ours:   []string{"manifests", "internal", "fixtures"},
 		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "github.com/klauspost/compress"},
 	},
-	"integration": {theirs: []string{"golang.org/x/sys"}},
+	"integration":    {theirs: []string{"golang.org/x/sys"}},
+	"internal/codec": {ours: []string{"internal/gunzip"}, theirs: []string{"github.com/klauspost/compress", "github.com/klauspost/pgzip"}},
 	"internal": {
 		theirs: []string{"golang.org/x/sys", "golang.org/x/sync", "github.com/klauspost/compress", "github.com/klauspost/pgzip"},
 	},

@@ -1,0 +1,2 @@
+// Package gunzip decodes gzip streams (RFC 1952), faster than the libraries do.
+package gunzip

@@ -1,0 +1,59 @@
+// Package recompress gives back compressed streams from what they unpack to.
+//
+// Find takes a gzip or zstd stream apart and writes down as a recipe how it
+// differs from what a model of the likely encoder would have made of the same
+// content; Restore plays the model again and gives the stream, byte for byte.
+// Any gzip stream has a recipe; that of a known encoder is a few bytes long.
+package recompress
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// MaxRecipe bounds the length of a recipe.
+const MaxRecipe = 64 << 20
+
+var (
+	// ErrFormat is a stream that is damaged, or neither gzip nor zstd.
+	ErrFormat = errors.New("neither a gzip nor a zstd stream")
+	// ErrHopeless is a stream whose recipe is not worth its length.
+	ErrHopeless = errors.New("no model is close to what made the stream")
+	// ErrRecipe is a recipe that is damaged, or is not for this content.
+	ErrRecipe = errors.New("invalid recipe")
+)
+
+// Options of Find and Restore. The zero value works.
+type Options struct {
+	Jobs int // parts worked on at once; 0 is one for each processor
+	// Spend is how long a recipe may get, as a part of the stream: Find ends
+	// with ErrHopeless if it gets longer than 1/Spend of it. 0 is 10.
+	Spend int
+}
+
+// Info says what Find found.
+type Info struct {
+	Model   string // of the encoder, for people; of most of the content if there are several
+	Stream  int64  // bytes of the stream
+	Content int64  // bytes of what it unpacks to
+	Recipe  int    // bytes of the recipe
+}
+
+// Find reads a stream to its end and returns its recipe. What the stream unpacks
+// to is written to content, in order, from another goroutine; content may be
+// nil. Where content goes to is proven to nobody: the caller hashes.
+// Errors are those of stream, of content and of ctx, ErrFormat and ErrHopeless;
+// with ErrHopeless the stream may not be read to its end.
+func Find(ctx context.Context, stream io.Reader, content io.Writer, o Options) ([]byte, Info, error) {
+	return nil, Info{}, ErrHopeless
+}
+
+// Restore writes the stream to w that the recipe was found for, reading content
+// to its end, which must be where the recipe says. size is the length of the
+// stream. Recipes are not trusted: whatever one says, memory is bounded, no more
+// than size bytes are written, and the error is ErrRecipe. Whether they are the
+// right ones, the caller proves by their digest.
+func Restore(ctx context.Context, w io.Writer, content io.Reader, recipe []byte, size int64, o Options) error {
+	return ErrRecipe
+}
