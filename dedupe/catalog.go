@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgpack/imgpack/dedupe/internal/segment"
 	"github.com/imgpack/imgpack/internal/quote"
+	"github.com/imgpack/imgpack/internal/recompress"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -17,6 +18,7 @@ import (
 type catalog struct {
 	Images   json.RawMessage // an OCI image index of the roots
 	Tars     []tarEntry      // the open layers, in the order of their recipes
+	Streams  []streamEntry   // compressed blobs that are made from tars, in the order of their recipes
 	Segments []int64         // the length of each segment's content
 	Bases    []BaseID        // what a delta was made against
 	Needs    *Needs          // nil unless the bundle is a delta
@@ -26,6 +28,14 @@ type catalog struct {
 type tarEntry struct {
 	Digest digest.Digest `json:"digest"`
 	Size   int64         `json:"size"`
+}
+
+// streamEntry is a compressed layer that is given back from an open one.
+type streamEntry struct {
+	Digest digest.Digest `json:"digest"`
+	Size   int64         `json:"size"`
+	Tar    digest.Digest `json:"tar"`    // of Tars: what it unpacks to
+	Recipe int64         `json:"recipe"` // bytes of its recipe
 }
 
 // BaseID names what a delta is made against, or what a receipt is of. It is
@@ -56,6 +66,7 @@ type NeededLayer struct {
 type catalogJSON struct {
 	Images   json.RawMessage `json:"images"`
 	Tars     []tarEntry      `json:"tars"`
+	Streams  []streamEntry   `json:"streams,omitempty"`
 	Segments []int64         `json:"segments"`
 	Bases    []baseJSON      `json:"bases,omitempty"`
 	Needs    *needsJSON      `json:"needs,omitempty"`
@@ -76,7 +87,7 @@ type needsJSON struct {
 // from c.Bases, whatever c.Needs says. What parseCatalog would refuse is an
 // error.
 func formatCatalog(c catalog) ([]byte, error) {
-	out := catalogJSON{Images: c.Images, Tars: c.Tars, Segments: c.Segments}
+	out := catalogJSON{Images: c.Images, Tars: c.Tars, Streams: c.Streams, Segments: c.Segments}
 	if out.Tars == nil {
 		out.Tars = []tarEntry{}
 	}
@@ -112,7 +123,7 @@ func parseCatalog(raw []byte, name string) (catalog, []manifests.Root, error) {
 	if err := manifests.DecodeExactJSON(raw, maxCatalog, p.name, &in); err != nil {
 		return catalog{}, nil, err
 	}
-	c := catalog{Images: in.Images, Tars: in.Tars, Segments: in.Segments}
+	c := catalog{Images: in.Images, Tars: in.Tars, Streams: in.Streams, Segments: in.Segments}
 	roots, err := p.images(in.Images)
 	if err != nil {
 		return catalog{}, nil, err
@@ -121,6 +132,9 @@ func parseCatalog(raw []byte, name string) (catalog, []manifests.Root, error) {
 		return catalog{}, nil, p.bad(manifests.KindMalformed, "it has no list of tars or none of segments")
 	}
 	if err := p.entries("tars", in.Tars); err != nil {
+		return catalog{}, nil, err
+	}
+	if err := p.streams(in.Streams, in.Tars); err != nil {
 		return catalog{}, nil, err
 	}
 	if err := p.segments(in.Segments); err != nil {
@@ -182,6 +196,42 @@ func (p catalogParser) blob(d digest.Digest, size int64) error {
 		return p.bad(manifests.KindSize, "the size %d of %s is negative", size, d)
 	case size > maxBlobSize:
 		return p.bad(manifests.KindLimit, "the size %d of %s is larger than %d", size, d, int64(maxBlobSize))
+	}
+	return nil
+}
+
+// streams checks the list of streams: each is of a tar of the list, and not one
+// itself.
+func (p catalogParser) streams(streams []streamEntry, tars []tarEntry) error {
+	if streams != nil && len(streams) == 0 {
+		return p.bad(manifests.KindMalformed, "its list of streams is empty")
+	}
+	entries := make([]tarEntry, len(streams))
+	for i, s := range streams {
+		entries[i] = tarEntry{s.Digest, s.Size}
+	}
+	if err := p.entries("streams", entries); err != nil {
+		return err
+	}
+	open := make(map[digest.Digest]bool, len(tars))
+	for _, t := range tars {
+		open[t.Digest] = true
+	}
+	var sum int64
+	for _, s := range streams {
+		sum += s.Recipe
+		switch {
+		case open[s.Digest]:
+			return p.bad(manifests.KindMalformed, "%s is both a tar and a stream", s.Digest)
+		case !open[s.Tar]:
+			return p.bad(manifests.KindMalformed, "the stream %s is made from a tar that is not of its list", s.Digest)
+		case s.Recipe < 1:
+			return p.bad(manifests.KindMalformed, "the stream %s has a recipe of %d bytes", s.Digest, s.Recipe)
+		case s.Recipe > recompress.MaxRecipe:
+			return p.bad(manifests.KindLimit, "the recipe of the stream %s, %d bytes, is larger than %d", s.Digest, s.Recipe, int64(recompress.MaxRecipe))
+		case sum > maxStreams:
+			return p.bad(manifests.KindLimit, "the recipes of its streams are larger than %d bytes", int64(maxStreams))
+		}
 	}
 	return nil
 }

@@ -97,9 +97,11 @@ const (
 	reservedTypes = "application/vnd.imgpack."
 )
 
-// featureDelta is that of a bundle which leans on blobs of the other side; it
-// is known in chunk mode alone.
-const featureDelta = "delta"
+// The features, which are known in chunk mode alone.
+const (
+	featureDelta   = "delta"   // leans on blobs of the other side
+	featureStreams = "streams" // gives back compressed layers from open ones
+)
 
 // Media types of chunk mode.
 const (
@@ -108,6 +110,7 @@ const (
 	mediaTypeCarried = reservedTypes + "bundle.blob.v1"
 	mediaTypeSegment = reservedTypes + "bundle.segment.v1"
 	mediaTypeRecipes = reservedTypes + "bundle.recipes.v1"
+	mediaTypeStreams = reservedTypes + "bundle.streams.v1"
 )
 
 // Bounds of the format. Memory for an open bundle is about 200 bytes a blob:
@@ -117,6 +120,7 @@ const (
 	maxBlobs       = 250_000
 	maxChunkBlobs  = 20_000 // in the file, in chunk mode
 	maxCatalog     = 16 << 20
+	maxStreams     = 1 << 30 // the recipes of all streams
 	maxBlobSize    = 1 << 40
 	maxFeatures    = 32
 	maxFeatureName = 32
