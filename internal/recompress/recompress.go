@@ -22,6 +22,9 @@ var (
 	ErrHopeless = errors.New("no model is close to what made the stream")
 	// ErrRecipe is a recipe that is damaged, or is not for this content.
 	ErrRecipe = errors.New("invalid recipe")
+	// ErrUnknown is a recipe of a later version, or of a model that this one
+	// does not have. It is no ErrRecipe.
+	ErrUnknown = errors.New("the recipe is for a model that is not known")
 )
 
 // Options of Find and Restore. The zero value works.
@@ -30,6 +33,10 @@ type Options struct {
 	// Spend is how long a recipe may get, as a part of the stream: Find ends
 	// with ErrHopeless if it gets longer than 1/Spend of it. 0 is 10.
 	Spend int
+	// Slots, if not nil, bounds the parts worked on at once by all calls that
+	// share it: one is taken (by a send) for the time that a part is computed,
+	// and never while a call waits for its reader or writer.
+	Slots chan struct{}
 }
 
 // Info says what Find found.
