@@ -24,6 +24,10 @@ type Input struct {
 	Data []byte
 	// From is where the run begins in Data, and To where it ends.
 	From, To int
+	// Offset is how much the encoder had taken, since it last began, when it
+	// came to Data[0]. What matters of it is where buffers of the encoder were
+	// moved. It is 0 if Fresh is set.
+	Offset int64
 	// Fresh tells that the encoder began at From and knew what was before at
 	// most as a preset dictionary. Otherwise it had encoded that, and went on;
 	// a model may then begin as if it knew only what is in Data, and be corrected.
