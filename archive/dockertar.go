@@ -330,4 +330,7 @@ func (t *dockerTar) OpenLayer(ctx context.Context, layer manifests.Layer) (io.Re
 	return newLayerReader(blob, layer)
 }
 
+// Local is true. See manifests.LocalFetcher.
+func (*dockerTar) Local(digest.Digest) bool { return true }
+
 func (t *dockerTar) Close() error { return t.close() }

@@ -58,6 +58,9 @@ func (l *layoutDir) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadClo
 	return fetchFile(ctx, l.root, l.name, d, blobPath)
 }
 
+// Local is true. See manifests.LocalFetcher.
+func (*layoutDir) Local(digest.Digest) bool { return true }
+
 func (l *layoutDir) Close() error { return l.root.Close() }
 
 // blobPath is where a layout keeps a blob. The digest must have been checked.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgpack/imgpack/manifests"
@@ -74,6 +75,9 @@ func (l *layoutTar) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadClo
 	}
 	return l.blob(ctx, e, d), nil
 }
+
+// Local is true. See manifests.LocalFetcher.
+func (*layoutTar) Local(digest.Digest) bool { return true }
 
 func (l *layoutTar) Close() error { return l.close() }
 

@@ -82,4 +82,7 @@ func (s *skopeoDir) path(d digest.Digest) string {
 	return hex
 }
 
+// Local is true. See manifests.LocalFetcher.
+func (*skopeoDir) Local(digest.Digest) bool { return true }
+
 func (s *skopeoDir) Close() error { return s.root.Close() }

@@ -128,6 +128,9 @@ func (s *Store) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 	return fetchFile(ctx, root, s.place(), d, blobPath)
 }
 
+// Local is true. See manifests.LocalFetcher.
+func (*Store) Local(digest.Digest) bool { return true }
+
 // Close ends the use of the store. Further reads fail; closing it again does
 // nothing.
 func (s *Store) Close() error {

@@ -52,6 +52,16 @@ type LayerOpener interface {
 // have to decompress.
 var ErrCompressed = errors.New("the layer is held compressed")
 
+// LocalFetcher is implemented by sources that read blobs from files, and is
+// found by assertion on a Fetcher. Others may take long for a blob, and as long
+// again when it is fetched again.
+//
+// Local reports whether Fetch reads the blob from a file here. It is safe for
+// concurrent use.
+type LocalFetcher interface {
+	Local(d digest.Digest) bool
+}
+
 // FetcherFunc makes a Fetcher of a function.
 type FetcherFunc func(context.Context, ocispec.Descriptor) (io.ReadCloser, error)
 

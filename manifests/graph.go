@@ -129,7 +129,18 @@ func (g *Graph) OpenLayer(ctx context.Context, layer Layer) (io.ReadCloser, erro
 	return nil, ErrCompressed
 }
 
+// Local reports whether a blob comes from memory or from a file. See
+// LocalFetcher.
+func (g *Graph) Local(d digest.Digest) bool {
+	if _, ok := g.doc[d]; ok {
+		return true
+	}
+	l, ok := g.from[d].(LocalFetcher)
+	return ok && l.Local(d)
+}
+
 var (
-	_ Fetcher     = (*Graph)(nil)
-	_ LayerOpener = (*Graph)(nil)
+	_ Fetcher      = (*Graph)(nil)
+	_ LayerOpener  = (*Graph)(nil)
+	_ LocalFetcher = (*Graph)(nil)
 )

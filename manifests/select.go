@@ -217,6 +217,11 @@ func (o overlay) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser
 	return o.Fetcher.Fetch(ctx, d)
 }
 
+func (o overlay) Local(d digest.Digest) bool {
+	l, ok := o.Fetcher.(LocalFetcher)
+	return ok && l.Local(d)
+}
+
 // openerOverlay keeps a source's power to open layers.
 type openerOverlay struct {
 	overlay
