@@ -11,7 +11,8 @@ import (
 )
 
 // Audit proves what reading all images does not: that every recipe is sound to
-// its end, that every byte of the contents is used by one, and that every
+// its end (of those of streams, that they are what was written: whoever reads
+// the stream learns more), that every byte of the contents is used by one, and that every
 // segment is what its digest says and gives the content it should. Segments
 // that have been unpacked already are not read again, the others are decoded
 // and forgotten: whoever fetches everything does so first.
@@ -26,6 +27,9 @@ func (b *Bundle) Audit(ctx context.Context) error {
 	}
 	c := b.contents
 	if err := c.recipes.wait(ctx); err != nil {
+		return err
+	}
+	if err := c.streams.proven.wait(ctx); err != nil {
 		return err
 	}
 	unused, err := c.unused(ctx)

@@ -27,11 +27,13 @@ type Bundle struct {
 	blobs map[digest.Digest]section // that are stored as they are
 
 	// In chunk mode; nil in layer mode.
-	catalog  *catalog
-	tars     map[digest.Digest]int // where in catalog.Tars
-	recipes  storedBlob
-	segments []storedBlob // as many as catalog.Segments
-	contents *contents
+	catalog       *catalog
+	tars          map[digest.Digest]int // where in catalog.Tars
+	streams       map[digest.Digest]int // where in catalog.Streams
+	recipes       storedBlob
+	streamRecipes storedBlob   // if there are streams
+	segments      []storedBlob // as many as catalog.Segments
+	contents      *contents
 }
 
 type section struct{ offset, size int64 }
@@ -47,7 +49,7 @@ type OpenOptions struct {
 	// SpoolDir is where contents of layers are unpacked in chunk mode, into a
 	// file without a name; "" means the directory of the bundle.
 	SpoolDir string
-	Jobs     int // goroutines that decompress; 0 means GOMAXPROCS
+	Jobs     int // goroutines that decompress, or compress; 0 means GOMAXPROCS
 }
 
 // Info describes a bundle.
@@ -61,6 +63,7 @@ type Info struct {
 
 	// In chunk mode:
 	Open     int      // layers that are cut up
+	Streams  int      // compressed layers that are given back from these
 	Segments int      // blobs that hold their contents
 	Contents int64    // bytes of contents, uncompressed
 	Bases    []BaseID // what a delta was made against
@@ -144,13 +147,16 @@ func (b *Bundle) Roots(context.Context) ([]manifests.Root, error) {
 	return slices.Clone(b.roots), nil
 }
 
-// Blobs returns the digests of all blobs the bundle can give, sorted: those
-// stored in it, the layers it puts together, and those it was supplied with.
-// Whatever a graph of Roots does not reach has no business there.
+// Blobs returns the digests of all blobs the bundle gives to images, sorted:
+// those stored in it, the layers it puts together, and those it was supplied
+// with. Tars that compressed layers are made from are not among them: they
+// are there for these. Whatever a graph of Roots does not
+// reach has no business there.
 func (b *Bundle) Blobs() []digest.Digest {
-	all := slices.AppendSeq(make([]digest.Digest, 0, len(b.blobs)+len(b.tars)), maps.Keys(b.blobs))
-	all = slices.AppendSeq(all, maps.Keys(b.tars))
+	all := slices.AppendSeq(make([]digest.Digest, 0, len(b.blobs)+len(b.tars)+len(b.streams)), maps.Keys(b.blobs))
+	all = slices.AppendSeq(all, maps.Keys(b.streams))
 	if b.contents != nil {
+		all = append(all, b.contents.ownTars()...)
 		all = append(all, b.contents.suppliedBlobs()...)
 	}
 	slices.Sort(all)
@@ -160,7 +166,9 @@ func (b *Bundle) Blobs() []digest.Digest {
 // Fetch gives a blob of the bundle, whichever way it is stored, or one that the
 // bundle leans on and was supplied with. See manifests.Fetcher. A blob that is
 // not of the descriptor's size is refused at once; what a delta leans on and
-// was not supplied with is a *MissingBaseError.
+// was not supplied with is a *MissingBaseError. A compressed layer that is not
+// stored is compressed again, but not before it is read; what this version
+// cannot do so is a *manifests.UnsupportedError.
 func (b *Bundle) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	if err := manifests.CheckDescriptor(d); err != nil {
 		return nil, err
@@ -180,6 +188,12 @@ func (b *Bundle) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser
 			return nil, err
 		}
 		return b.contents.openTar(ctx, i)
+	}
+	if i, ok := b.streams[d.Digest]; ok {
+		if err := fits(d, b.catalog.Streams[i].Size); err != nil {
+			return nil, err
+		}
+		return b.contents.openStream(ctx, i)
 	}
 	if b.contents != nil {
 		if r, ok, err := b.contents.fetchNeeded(ctx, d); ok {
@@ -201,8 +215,8 @@ func fits(d ocispec.Descriptor, size int64) error {
 }
 
 // OpenLayer gives the tar of a layer that the bundle puts together, stores as a
-// tar, or was supplied with by who need not decompress it. See
-// manifests.LayerOpener.
+// tar, or was supplied with by who need not decompress it. Nothing is compressed
+// for it. See manifests.LayerOpener.
 func (b *Bundle) OpenLayer(ctx context.Context, layer manifests.Layer) (io.ReadCloser, error) {
 	if i, ok := b.tars[layer.DiffID]; ok {
 		return b.contents.openTar(ctx, i)

@@ -20,6 +20,7 @@ func sampleCatalog() catalog {
 	return catalog{
 		Images:   json.RawMessage(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"` + string(d("m")) + `","size":7}]}`),
 		Tars:     []tarEntry{{d("t"), 10240}},
+		Streams:  []streamEntry{{d("s"), 4000, d("t"), 30}, {d("z"), 3000, d("t"), 64 << 20}},
 		Segments: []int64{1, 256 << 20},
 		Bases:    []BaseID{{Name: "old", Date: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}},
 		Needs: &Needs{
@@ -51,7 +52,7 @@ func TestCatalogRoundTrip(t *testing.T) {
 
 func TestChunkIndexIsOfOneLength(t *testing.T) {
 	m := ocispec.Descriptor{Digest: digest.FromString("m"), Size: 5}
-	for _, features := range [][]string{nil, {featureDelta}} {
+	for _, features := range [][]string{nil, {featureDelta}, {featureDelta, featureStreams}} {
 		raw, err := chunkIndex(m, []ocispec.Descriptor{m}, 1<<40, features)
 		if err != nil || len(raw) != chunkIndexSize || raw[len(raw)-1] != '\n' {
 			t.Fatalf("%d bytes, %v", len(raw), err)
@@ -97,7 +98,7 @@ func FuzzParseCatalog(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(raw)
-	c.Bases, c.Needs = nil, nil
+	c.Bases, c.Needs, c.Streams = nil, nil, nil
 	if raw, err = formatCatalog(c); err != nil {
 		f.Fatal(err)
 	}
@@ -131,13 +132,18 @@ func FuzzParseManifest(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(raw)
+	if raw, err = formatManifest(d(mediaTypeCatalog, "c"), []ocispec.Descriptor{d(mediaTypeRecipes, "r"), d(mediaTypeStreams, "t")}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		config, layers, err := parseManifest(raw, "x")
 		if err != nil {
 			sorted(t, err)
 			return
 		}
-		if config.MediaType != mediaTypeCatalog || layers[len(layers)-1].MediaType != mediaTypeRecipes {
+		last := layers[len(layers)-1].MediaType
+		if config.MediaType != mediaTypeCatalog || last != mediaTypeRecipes && last != mediaTypeStreams {
 			t.Fatalf("%+v, %+v", config, layers)
 		}
 	})

@@ -32,6 +32,8 @@ type chunkFile struct {
 	lengths        []int // of the segments' contents
 	recipes        member
 	tars           []object
+	streams        []object // the catalog's list
+	streamRecipes  *member
 
 	catalog  func(object)            // edits the catalog
 	list     func(object)            // edits the manifest
@@ -84,6 +86,7 @@ func segmentBlob(content []byte) []byte {
 // chunkImage is the one image of validChunk.
 type chunkImage struct {
 	tar, gzip, config, manifest []byte
+	stream                      []byte // the tar compressed, if the image has it so
 }
 
 func newChunkImage() *chunkImage {
@@ -150,13 +153,21 @@ func validChunk() chunkFile {
 // parts are the blobs of the file in its order.
 func (f chunkFile) parts() []member {
 	catalog := object{"images": object{"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageIndex, "manifests": f.roots}, "tars": f.tars, "segments": f.lengths}
+	if f.streams != nil {
+		catalog["streams"] = f.streams
+	}
 	apply(f.catalog, catalog)
 	all := slices.Concat(f.carried, f.segments, []member{f.recipes})
+	if f.streamRecipes != nil {
+		all = append(all, *f.streamRecipes)
+	}
 	var layers []object
 	for i, m := range all {
 		kind := "blob"
 		switch {
-		case i == len(all)-1:
+		case i > len(f.carried)+len(f.segments):
+			kind = "streams"
+		case i == len(f.carried)+len(f.segments):
 			kind = "recipes"
 		case i >= len(f.carried):
 			kind = "segment"
@@ -243,7 +254,13 @@ func (f chunkFile) bytes() []byte {
 }
 
 // images gives the blobs of the image as the bundle must give them.
-func (i *chunkImage) blobs() [][]byte { return [][]byte{i.manifest, i.config, i.tar, i.gzip} }
+func (i *chunkImage) blobs() [][]byte {
+	first := i.tar
+	if i.stream != nil {
+		first = i.stream
+	}
+	return [][]byte{i.manifest, i.config, first, i.gzip}
+}
 
 // openChunk opens a bundle whose contents are unpacked in a directory of the
 // test.

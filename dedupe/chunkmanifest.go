@@ -11,7 +11,7 @@ import (
 
 // formatManifest writes the manifest of a bundle of chunk mode. config is the
 // catalog; layers are all other blobs in the order of the file, of the media
-// types above: carried ones, segments, the recipes.
+// types above: carried ones, segments, the recipes, those of streams.
 func formatManifest(config ocispec.Descriptor, layers []ocispec.Descriptor) ([]byte, error) {
 	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: chunkArtifact, Config: config, Layers: layers}
 	m.SchemaVersion = 2
@@ -48,18 +48,20 @@ func parseManifest(raw []byte, name string) (config ocispec.Descriptor, layers [
 }
 
 // checkOrder holds the manifest's layers to their order by kind: any number of
-// carried blobs, any number of segments, one blob of recipes.
+// carried blobs, any number of segments, one blob of recipes, and at most one
+// of those of streams.
 func checkOrder(layers []ocispec.Descriptor, name string) error {
-	place := map[string]int{mediaTypeCarried: 0, mediaTypeSegment: 1, mediaTypeRecipes: 2}
+	const recipes, streams = 2, 3
+	place := map[string]int{mediaTypeCarried: 0, mediaTypeSegment: 1, mediaTypeRecipes: recipes, mediaTypeStreams: streams}
 	at := 0
 	for i, l := range layers {
 		p, ok := place[l.MediaType]
-		if !ok || p < at || at == 2 {
+		if !ok || p < at || p == at && p >= recipes || p == streams && at != recipes {
 			return manifests.Bad(manifests.KindMalformed, name, "layer %d has the media type %s, which does not belong there", i, quote.Text(l.MediaType))
 		}
 		at = p
 	}
-	if at != 2 {
+	if at < recipes {
 		return manifests.Bad(manifests.KindMalformed, name, "it lists no recipes")
 	}
 	return nil

@@ -3,6 +3,7 @@ package dedupe
 import (
 	"bytes"
 	"errors"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -130,7 +131,7 @@ func (c *chunkContainer) bundle(info Info, x promise) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Bundle{r: c.r, name: c.name, info: info, roots: roots, catalog: &catalog, blobs: map[digest.Digest]section{}, tars: map[digest.Digest]int{}}
+	b := &Bundle{r: c.r, name: c.name, info: info, roots: roots, catalog: &catalog, blobs: map[digest.Digest]section{}, tars: map[digest.Digest]int{}, streams: map[digest.Digest]int{}}
 	for _, p := range listed {
 		switch p.desc.MediaType {
 		case mediaTypeCarried:
@@ -139,15 +140,20 @@ func (c *chunkContainer) bundle(info Info, x promise) (*Bundle, error) {
 			b.segments = append(b.segments, p)
 		case mediaTypeRecipes:
 			b.recipes = p
+		case mediaTypeStreams:
+			b.streamRecipes = p
 		}
 	}
 	for i, t := range catalog.Tars {
 		b.tars[t.Digest] = i
 	}
+	for i, x := range catalog.Streams {
+		b.streams[x.Digest] = i
+	}
 	if err := c.agrees(b); err != nil {
 		return nil, err
 	}
-	b.info.Open, b.info.Segments, b.info.Bases = len(catalog.Tars), len(b.segments), catalog.Bases
+	b.info.Open, b.info.Streams, b.info.Segments, b.info.Bases = len(catalog.Tars), len(catalog.Streams), len(b.segments), catalog.Bases
 	for _, n := range catalog.Segments {
 		b.info.Contents += n
 	}
@@ -207,13 +213,16 @@ func (c *chunkContainer) proven(b storedBlob, limit int64) ([]byte, error) {
 }
 
 // agrees holds the catalog to the rest of the bundle: each blob of the images
-// is carried, or open, or needed, and no two of these.
+// is carried, or open, or a stream, or needed, and no two of these.
 func (c *chunkContainer) agrees(b *Bundle) error {
 	if got, want := len(b.segments), len(b.catalog.Segments); got != want {
 		return c.bad(manifests.KindMalformed, "its catalog tells of %d segments, its manifest of %d", want, got)
 	}
-	if delta := len(b.info.Features) > 0; delta != (b.catalog.Needs != nil) {
+	if slices.Contains(b.info.Features, featureDelta) != (b.catalog.Needs != nil) {
 		return c.bad(manifests.KindMalformed, "its catalog and its feature %s do not agree on whether it needs anything", featureDelta)
+	}
+	if err := c.streamsAgree(b); err != nil {
+		return err
 	}
 	for _, t := range b.catalog.Tars {
 		if _, ok := b.blobs[t.Digest]; ok {
@@ -223,7 +232,8 @@ func (c *chunkContainer) agrees(b *Bundle) error {
 	if b.catalog.Needs != nil {
 		for _, d := range b.catalog.Needs.Blobs {
 			_, isCarried := b.blobs[d.Digest]
-			if _, isOpen := b.tars[d.Digest]; isCarried || isOpen {
+			_, isOpen := b.tars[d.Digest]
+			if _, isStream := b.streams[d.Digest]; isCarried || isOpen || isStream {
 				return c.bad(manifests.KindMalformed, "%s is needed, and there", d.Digest)
 			}
 		}
@@ -232,6 +242,29 @@ func (c *chunkContainer) agrees(b *Bundle) error {
 		if _, ok := b.blobs[r.Descriptor.Digest]; !ok {
 			return c.bad(manifests.KindMissing, "%s is not in it as a document", r.Descriptor.Digest)
 		}
+	}
+	return nil
+}
+
+// streamsAgree holds the list of streams to the feature and to the blob of
+// their recipes.
+func (c *chunkContainer) streamsAgree(b *Bundle) error {
+	has := len(b.catalog.Streams) > 0
+	if slices.Contains(b.info.Features, featureStreams) != has {
+		return c.bad(manifests.KindMalformed, "its catalog and its feature %s do not agree on whether it has any", featureStreams)
+	}
+	if listed := b.streamRecipes.desc.MediaType != ""; listed != has {
+		return c.bad(manifests.KindMalformed, "its catalog and its manifest do not agree on whether it has streams")
+	}
+	var sum int64
+	for _, x := range b.catalog.Streams {
+		sum += x.Recipe
+		if _, ok := b.blobs[x.Digest]; ok {
+			return c.bad(manifests.KindMalformed, "%s is both carried and a stream", x.Digest)
+		}
+	}
+	if size := b.streamRecipes.desc.Size; size != sum {
+		return c.bad(manifests.KindSize, "the recipes of its streams have %d bytes, its catalog says %d", size, sum)
 	}
 	return nil
 }

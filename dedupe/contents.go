@@ -31,6 +31,7 @@ type contents struct {
 	blobs    buffers             // for segments as they are stored
 	unpacked buffers             // for their contents
 	segments []segmentFile
+	streams  streams
 	supply   supply
 
 	recipes task // sets what follows
@@ -58,6 +59,7 @@ func newContents(b *Bundle, o OpenOptions) *contents {
 		at = s.end
 	}
 	c.spool.need.Store(at)
+	c.prepareStreams(b)
 	recipes := b.recipes
 	c.recipes = task{group: &c.tasks, do: func(ctx context.Context) error { return c.parse(ctx, recipes) }}
 	return c

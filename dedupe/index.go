@@ -136,7 +136,7 @@ func (s *scanner) known(x ocispec.Index, place Mode) (features []string, err err
 		if len(f) > maxFeatureName || !featurePattern.MatchString(f) {
 			return nil, s.bad(manifests.KindMalformed, "index.json names the feature %s", quote.Text(f))
 		}
-		if mode != ModeChunk || f != featureDelta {
+		if mode != ModeChunk || f != featureDelta && f != featureStreams {
 			return nil, unknown(s.name, "feature", f)
 		}
 	}
