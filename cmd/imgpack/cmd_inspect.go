@@ -78,10 +78,11 @@ type inspectedLayer struct {
 	DiffID    digest.Digest
 	Size      int64
 	MediaType string
-	Stored    string `json:",omitempty"` // in a bundle of chunk mode: open, carried or needed
+	Stored    string `json:",omitempty"` // in a bundle of chunk mode: open, stream, carried or needed
 	Own       *int64 `json:",omitempty"` // bytes of an open layer's content that no other has
 	Shared    *int64 `json:",omitempty"` // what others have too
 	FromBase  int64  `json:",omitempty"` // what is taken from the base of a delta
+	Recipe    int64  `json:",omitempty"` // bytes stored beside its content to compress it again
 }
 
 func (o *inspectOptions) run(ctx context.Context, a *app, args []string) error {
@@ -118,7 +119,7 @@ func (o *inspectOptions) run(ctx context.Context, a *app, args []string) error {
 			for i := range it.Layers {
 				s := storage[it.Layers[i].Digest]
 				l := &it.Layers[i]
-				l.Stored, l.Own, l.Shared, l.FromBase = s.Stored, s.Own, s.Shared, s.FromBase
+				l.Stored, l.Own, l.Shared, l.FromBase, l.Recipe = s.Stored, s.Own, s.Shared, s.FromBase, s.Recipe
 			}
 			items = append(items, it)
 		}

@@ -320,6 +320,9 @@ func (l treeLayer) sharing(a *app) string {
 		if l.FromBase > 0 {
 			text += ", " + a.size(l.FromBase) + " of the base"
 		}
+		if l.Recipe > 0 {
+			text += ", recipe " + a.size(l.Recipe)
+		}
 		words = append(words, text)
 	default:
 		words = append(words, l.Stored)

@@ -184,6 +184,9 @@ func (d *verifyDoc) audit(ctx context.Context, in *inputs) error {
 	info := b.Info()
 	c := verify.Check{ID: checkBundle, Result: verify.ResultPass, Items: info.Segments, Bytes: info.Contents, Findings: []verify.Finding{},
 		Detail: fmt.Sprintf("%s, recipes of %s", count(info.Segments, "segment"), count(info.Open, "layer"))}
+	if info.Streams > 0 {
+		c.Detail += fmt.Sprintf(" and of %s", count(info.Streams, "compressed blob"))
+	}
 	for _, err := range joined(b.Audit(ctx)) {
 		bad, damaged := errors.AsType[*manifests.ContentError](err)
 		if !damaged {

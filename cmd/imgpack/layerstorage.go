@@ -13,15 +13,17 @@ import (
 // layerStorage is how a bundle in chunk mode holds a layer; empty for anything
 // else.
 type layerStorage struct {
-	Stored   string `json:"stored,omitempty"`      // open, carried or needed
+	Stored   string `json:"stored,omitempty"`      // open, stream, carried or needed
 	Own      *int64 `json:"ownBytes,omitempty"`    // of its content, what no other layer has
 	Shared   *int64 `json:"sharedBytes,omitempty"` // what others have too
 	FromBase int64  `json:"baseBytes,omitempty"`   // what is taken from the base
+	Recipe   int64  `json:"recipeBytes,omitempty"` // of a stream: what is stored for it beside its content
 }
 
 // The ways a bundle in chunk mode holds a layer.
 const (
 	storedOpen    = "open"    // taken apart, its content shared
+	storedStream  = "stream"  // its content is open, and compressed again when the blob is asked for
 	storedCarried = "carried" // as it is
 	storedNeeded  = "needed"  // not at all: its base has it
 )
@@ -48,6 +50,11 @@ func storageIn(ctx context.Context, src manifests.Fetcher) (map[digest.Digest]la
 	}
 	for _, t := range sharing.Tars {
 		out[t.Digest] = layerStorage{Stored: storedOpen, Own: &t.Own, Shared: &t.Shared, FromBase: t.FromBase}
+	}
+	for _, s := range b.Streams() {
+		of := out[s.Tar]
+		of.Stored, of.Recipe = storedStream, s.Recipe
+		out[s.Digest] = of
 	}
 	return out, nil
 }
