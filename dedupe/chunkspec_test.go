@@ -3,29 +3,31 @@ package dedupe_test
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/imgpack/imgpack/internal/recompress"
 )
 
-// What follows is a second reader of chunk bundles and receipts, made from
-// docs/bundle-format.md alone: it shares nothing with the first but the ustar
-// header of spec_test.go. It holds all in memory and stops at the first thing
-// that the document does not allow.
+// What follows is a second reader of chunk bundles and, in receiptspec_test.go,
+// of receipts, made from docs/bundle-format.md alone: it shares nothing with the
+// first but the ustar header of spec_test.go, and the codecs, zstd and
+// internal/recompress. It holds all in memory and stops at the first thing that
+// the document does not allow.
 
 // specBundle is a bundle as the second reader sees it.
 type specBundle struct {
 	t       testing.TB
 	raw     []byte
 	delta   bool
+	streams bool
 	blobs   []specBlob        // in the order of the file
 	content map[string][]byte // of blobs, by digest
 	catalog specCatalog
@@ -44,8 +46,13 @@ type specCatalog struct {
 		MediaType     string            `json:"mediaType"`
 		Manifests     []json.RawMessage `json:"manifests"`
 	} `json:"images"`
-	Tars     []specBlob `json:"tars"`
-	Segments []int64    `json:"segments"`
+	Tars    []specBlob `json:"tars"`
+	Streams []struct {
+		specBlob
+		Tar    string `json:"tar"`
+		Recipe int64  `json:"recipe"`
+	} `json:"streams"`
+	Segments []int64 `json:"segments"`
 	Bases    []struct {
 		Name   string `json:"name"`
 		Date   string `json:"date"`
@@ -70,7 +77,7 @@ func specRead(t testing.TB, raw []byte, have map[string][]byte) map[string][]byt
 	b.manifest(index)
 	all := map[string][]byte{}
 	var segments [][]byte
-	var recipes []byte
+	var recipes, streams []byte
 	for _, m := range b.blobs {
 		switch m.MediaType {
 		case "application/vnd.imgpack.bundle.blob.v1":
@@ -80,12 +87,17 @@ func specRead(t testing.TB, raw []byte, have map[string][]byte) map[string][]byt
 		case "application/vnd.imgpack.bundle.recipes.v1":
 			b.must(recipes == nil, "recipes twice")
 			recipes = b.content[m.Digest]
+		case "application/vnd.imgpack.bundle.streams.v1":
+			b.must(streams == nil, "recipes of streams twice")
+			streams = b.content[m.Digest]
 		}
 	}
 	b.must(recipes != nil, "no recipes")
 	b.must(len(segments) == len(b.catalog.Segments), "%d segments, the catalog has %d", len(segments), len(b.catalog.Segments))
 	b.needs(have, all)
 	b.restore(segments, unzstd(t, recipes, 256<<20), all)
+	b.must(b.streams == (streams != nil) && b.streams == (len(b.catalog.Streams) > 0), "feature streams: %v, blob: %v, list of %d", b.streams, streams != nil, len(b.catalog.Streams))
+	b.compress(streams, all)
 	return all
 }
 
@@ -150,8 +162,8 @@ func (b *specBundle) annotations(index []byte, table string) {
 		b.must(x.Annotations["io.imgpack.bundle."+k] == v, "%s is %q, want %q", k, x.Annotations["io.imgpack.bundle."+k], v)
 	}
 	features := x.Annotations["io.imgpack.bundle.features"]
-	b.must(features == "" || features == "delta", "features %q", features)
-	b.delta = features == "delta"
+	b.must(slices.Contains([]string{"", "delta", "streams", "delta,streams"}, features), "features %q", features)
+	b.delta, b.streams = strings.HasPrefix(features, "delta"), strings.HasSuffix(features, "streams")
 }
 
 // manifest checks the one manifest of index.json against the file and reads
@@ -172,10 +184,10 @@ func (b *specBundle) manifest(index []byte) {
 	b.must(m.Config.MediaType == "application/vnd.imgpack.bundle.catalog.v1+json", "config is %q", m.Config.MediaType)
 	listed := append(slices.Clone(m.Layers), m.Config)
 	b.must(len(listed) == len(b.blobs)-1, "the manifest lists %d blobs of %d", len(listed), len(b.blobs))
-	place := 0 // carried, segments, recipes, catalog
+	place := 0 // carried, segments, recipes, those of streams, catalog
 	for i, l := range listed {
 		b.must(l.Digest == b.blobs[i].Digest && l.Size == b.blobs[i].Size, "blob %d is not that of the file", i)
-		kind := slices.Index([]string{"blob.v1", "segment.v1", "recipes.v1", "catalog.v1+json"}, strings.TrimPrefix(l.MediaType, "application/vnd.imgpack.bundle."))
+		kind := slices.Index([]string{"blob.v1", "segment.v1", "recipes.v1", "streams.v1", "catalog.v1+json"}, strings.TrimPrefix(l.MediaType, "application/vnd.imgpack.bundle."))
 		b.must(kind >= place, "blob %d, %s, stands in the wrong place", i, l.MediaType)
 		place = kind
 		b.blobs[i] = l
@@ -223,6 +235,41 @@ func (b *specBundle) restore(segments [][]byte, recipes []byte, all map[string][
 		b.must(int64(len(got)) == tar.Size && fmt.Sprintf("sha256:%x", sha256.Sum256(got)) == tar.Digest, "tar %d comes out wrong", i)
 		all[tar.Digest] = got
 	}
+}
+
+// compress makes the streams. Tars that no image has but through a stream are
+// taken out of what the bundle gives.
+func (b *specBundle) compress(recipes []byte, all map[string][]byte) {
+	r := &specNumbers{b.t, recipes}
+	layers := b.layers()
+	for _, s := range b.catalog.Streams {
+		tar := all[s.Tar]
+		b.must(all[s.Digest] == nil && tar != nil && s.Recipe > 0, "stream %+v", s)
+		var out bytes.Buffer
+		err := recompress.Restore(t0, &out, bytes.NewReader(tar), r.take(uint64(s.Recipe)), s.Size, recompress.Options{Jobs: 1})
+		b.must(err == nil && int64(out.Len()) == s.Size && fmt.Sprintf("sha256:%x", sha256.Sum256(out.Bytes())) == s.Digest, "stream %s comes out wrong: %d bytes, %v", s.Digest, out.Len(), err)
+		all[s.Digest] = out.Bytes()
+	}
+	r.end()
+	for _, s := range b.catalog.Streams {
+		if !layers[s.Tar] {
+			delete(all, s.Tar)
+		}
+	}
+}
+
+// layers are those of all manifests.
+func (b *specBundle) layers() map[string]bool {
+	all := map[string]bool{}
+	for _, m := range b.blobs {
+		var doc struct{ Layers []specBlob }
+		if m.MediaType == "application/vnd.imgpack.bundle.blob.v1" && json.Unmarshal(b.content[m.Digest], &doc) == nil {
+			for _, l := range doc.Layers {
+				all[l.Digest] = true
+			}
+		}
+	}
+	return all
 }
 
 func (b *specBundle) tar(r *specNumbers) []byte {
@@ -394,92 +441,4 @@ func unzstd(t testing.TB, p []byte, limit uint64) []byte {
 		t.Fatalf("zstd: %v", err)
 	}
 	return out
-}
-
-// specReceipt checks a receipt, whose chunks must be those of the tars.
-func specReceipt(t testing.TB, raw []byte, tars map[string][]byte) (leaves, layers []string) {
-	t.Helper()
-	if len(raw) < 5 || string(raw[:4]) != "\x28\xb5\x2f\xfd" || raw[4]&4 == 0 {
-		t.Fatalf("not a zstd frame with a checksum: %x", raw[:min(len(raw), 5)])
-	}
-	var r struct {
-		Kind    string                          `json:"kind"`
-		Version int                             `json:"version"`
-		Name    string                          `json:"name"`
-		Created string                          `json:"created"`
-		Digest  string                          `json:"digest"`
-		Images  []struct{ Name, Digest string } `json:"images"`
-		Blobs   []specBlob                      `json:"blobs"`
-		Layers  []struct {
-			DiffID string `json:"diffID"`
-			specBlob
-			Chunks string `json:"chunks"`
-		} `json:"layers"`
-	}
-	dec := json.NewDecoder(bytes.NewReader(unzstd(t, raw, 512<<20)))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&r); err != nil || r.Kind != "imgpack.receipt" || r.Version != 1 || !strings.HasSuffix(r.Created, "Z") || len(r.Images) == 0 {
-		t.Fatalf("receipt: %v: %q version %d of %q", err, r.Kind, r.Version, r.Created)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		t.Fatalf("something follows the receipt: %v", err)
-	}
-	for _, b := range r.Blobs {
-		leaves = append(leaves, b.Digest)
-	}
-	for _, l := range r.Layers {
-		layers = append(layers, l.DiffID)
-		record, err := base64.StdEncoding.DecodeString(l.Chunks)
-		if tars[l.DiffID] == nil || err != nil {
-			t.Fatalf("layer %s: %v", l.DiffID, err)
-		}
-		specChunks(t, record, tars[l.DiffID])
-	}
-	return leaves, layers
-}
-
-// specChunks checks the record of a layer's chunks.
-func specChunks(t testing.TB, record, tar []byte) {
-	r := &specNumbers{t, record}
-	var before []byte // from the start of the chunk before to the end of the tar
-	var length uint64 // its
-	for len(r.p) > 0 {
-		gap := r.uvarint()
-		tar = tar[gap:]
-		if before != nil && (gap == 0 && specCut(before) != length || gap > 0 && specCut(before) < length) {
-			t.Fatalf("a chunk of %d bytes ends where the content does not say so", length)
-		}
-		length, before = r.uvarint(), tar
-		sum := sha256.Sum256(tar[:length])
-		if !bytes.Equal(r.take(16), sum[:16]) {
-			t.Fatal("a chunk has another sum")
-		}
-		tar = tar[length:]
-	}
-}
-
-var specGear = func() (g [256]uint64) {
-	for i := range g {
-		sum := sha256.Sum256(append([]byte("imgpack gear 1"), byte(i)))
-		g[i] = binary.BigEndian.Uint64(sum[:8])
-	}
-	return g
-}()
-
-// specCut is the length of the chunk at the start of p, if its body goes on to
-// the end of p.
-func specCut(p []byte) uint64 {
-	var h uint64
-	for i, c := range p {
-		n := i + 1
-		h = h<<1 + specGear[c]
-		mask := uint64(1<<18-1) << 46
-		if n >= 65536 {
-			mask = uint64(1<<14-1) << 50
-		}
-		if n >= 16384 && h&mask == 0 || n == 262144 {
-			return uint64(n)
-		}
-	}
-	return uint64(len(p))
 }
