@@ -178,6 +178,7 @@ func init() {
 		}
 		base += 1 << DistExtra[s]
 	}
+	initTables()
 }
 
 // LengthSymbol is the symbol of a match's length, from FirstMatch on. A LongForm

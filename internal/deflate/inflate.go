@@ -1,0 +1,295 @@
+package deflate
+
+import "io"
+
+// MinRoom is how much room Inflate needs to go on.
+const MinRoom = 288
+
+// Inflater gives the content of one deflate stream, piece by piece. It holds no
+// content itself. The zero value is at the beginning of a stream.
+type Inflater struct {
+	input
+	codes
+	head  Header
+	state state
+	left  int // of the stored block
+}
+
+type state uint8
+
+const (
+	atBlock state = iota
+	inStored
+	inTokens
+	atEnd
+)
+
+// Reset puts the inflater at the beginning of a stream without input.
+func (f *Inflater) Reset() {
+	f.input = input{}
+	f.state, f.left = atBlock, 0
+}
+
+// Restart puts it at the beginning of another stream in the same input.
+func (f *Inflater) Restart() { f.state = atBlock }
+
+// Rest is the input that was not taken yet. A byte of which some bits were
+// taken does not count.
+func (f *Inflater) Rest() []byte { return f.in[f.pos:] }
+
+// Take returns the next n bytes of the input, at a stream's end, if there are
+// as many.
+func (f *Inflater) Take(n int) ([]byte, bool) {
+	if len(f.in)-f.pos < n {
+		return nil, false
+	}
+	f.pos += n
+	return f.in[f.pos-n : f.pos], true
+}
+
+// Feed gives more input: b begins with Rest. It must not change until the next.
+func (f *Inflater) Feed(b []byte) { f.in, f.pos = b, 0 }
+
+// AtBorder tells that the next byte of the input begins a block.
+func (f *Inflater) AtBorder() bool { return f.state == atBlock && f.n == 0 }
+
+// Inflate goes on and puts content at out[at:]; that before it is out[low:at],
+// of which matches want the last Window bytes. It returns where the content
+// ends. The error is nil when less than MinRoom bytes are left of out,
+// io.ErrShortBuffer when more input is needed, io.EOF at the end of the stream,
+// and otherwise an ErrFormat. All of out may be written to.
+func (f *Inflater) Inflate(out []byte, at, low int) (int, error) {
+	return inflate(f, out, at, low, f.fast)
+}
+
+// InflateMarked is Inflate where what is before the beginning is unknown: out
+// holds values below 256 for bytes, and whatever else it begins with gets
+// copied like them.
+func (f *Inflater) InflateMarked(out []uint16, at, low int) (int, error) {
+	return inflate(f, out, at, low, f.fastMarked)
+}
+
+func inflate[T uint8 | uint16](f *Inflater, out []T, at, low int, fast func([]T, int, int) (int, error)) (int, error) {
+	var err error
+	for len(out)-at >= MinRoom {
+		switch f.state {
+		case atBlock:
+			if f.left, err = f.header(&f.input, &f.head); err == nil {
+				f.state = inTokens
+				if f.head.Type == Stored {
+					f.state = inStored
+				}
+			}
+			f.unread()
+		case inStored:
+			at, err = stored(f, out, at)
+		case inTokens:
+			if at, err = fast(out, at, low); err == nil && f.state == inTokens {
+				at, err = slow(f, out, at, low)
+			}
+			f.unread()
+		case atEnd:
+			return at, io.EOF
+		}
+		if err == errShort {
+			err = io.ErrShortBuffer
+		}
+		if err != nil {
+			return at, err
+		}
+	}
+	return at, nil
+}
+
+// endBlock is behind the last token or byte of a block.
+func (f *Inflater) endBlock() {
+	f.state = atBlock
+	if f.head.Final {
+		f.unread()
+		f.bits, f.n = 0, 0
+		f.state = atEnd
+	}
+}
+
+func stored[T uint8 | uint16](f *Inflater, out []T, at int) (int, error) {
+	n := min(f.left, len(f.in)-f.pos, len(out)-at)
+	switch out := any(out).(type) {
+	case []uint8:
+		copy(out[at:at+n], f.in[f.pos:])
+	case []uint16:
+		for i, c := range f.in[f.pos : f.pos+n] {
+			out[at+i] = uint16(c)
+		}
+	}
+	f.pos += n
+	if f.left -= n; f.left == 0 {
+		f.endBlock()
+	} else if f.pos == len(f.in) {
+		return at + n, errShort
+	}
+	return at + n, nil
+}
+
+// slow takes tokens one by one: where input or output ends, and up to where fast
+// may go on.
+func slow[T uint8 | uint16](f *Inflater, out []T, at, low int) (int, error) {
+	for len(out)-at >= MinRoom {
+		t, err := f.token(&f.input)
+		switch {
+		case err != nil:
+			return at, err
+		case t == EndOfBlock:
+			f.endBlock()
+			return at, nil
+		case !t.IsMatch():
+			out[at] = T(t & 0xff)
+			at++
+			continue
+		}
+		d := t.Distance()
+		if d > at-low {
+			return at, errFar
+		}
+		for n := t.Length(); n > 0; n-- {
+			out[at] = out[at-d]
+			at++
+		}
+	}
+	return at, nil
+}
+
+// fast takes tokens while there is plenty of input and output. It returns with
+// nil where slow has to go on. See wide.go on why it stays inside.
+func (f *Inflater) fast(out []byte, op, low int) (int, error) {
+	in, pos, bits, n := f.in, f.pos, f.bits, f.n
+	lit, dist := f.lit, f.dist
+	lastIn, lastOut := len(in)-tailRoom, len(out)-MinRoom
+	var err error
+	ended := false
+	for pos <= lastIn && op <= lastOut {
+		// The low 6 bits of n count; bits beyond n are those that follow anyway.
+		bits |= load64(in, pos) << (n & 63)
+		pos += int(^n >> 3 & 7)
+		n |= 56
+		e := lit[bits&(1<<litBits-1)]
+		if e&entryLiteral != 0 {
+			store16(out, op, uint16(e>>16))
+			op += int(e >> 8 & 3)
+			bits >>= e & 63
+			n -= uint(e)
+			if e = lit[bits&(1<<litBits-1)]; e&entryLiteral != 0 {
+				store16(out, op, uint16(e>>16))
+				op += int(e >> 8 & 3)
+				bits >>= e & 63
+				n -= uint(e)
+				if e = lit[bits&(1<<litBits-1)]; e&entryLiteral != 0 {
+					store16(out, op, uint16(e>>16))
+					op += int(e >> 8 & 3)
+					bits >>= e & 63
+					n -= uint(e)
+					continue
+				}
+			}
+		}
+		if e&entryExcept != 0 {
+			if e&entrySub != 0 {
+				bits >>= litBits
+				n -= litBits
+				e = lit[e>>16+uint32(bits)&(1<<(e>>8&15)-1)]
+			}
+			if e&entryLiteral != 0 {
+				store16(out, op, uint16(e>>16))
+				op++
+				bits >>= e & 63
+				n -= uint(e)
+				continue
+			}
+			if e&entryExcept != 0 {
+				bits >>= e & 63
+				n -= uint(e)
+				ended = e&entryEnd != 0
+				if !ended {
+					err = errLength
+				}
+				break
+			}
+		}
+		length := int(e>>16) + int(bits&(1<<(e&63)-1)>>(e>>8&15))
+		bits >>= e & 63
+		n -= uint(e)
+		if n&63 < 28 {
+			bits |= load64(in, pos) << (n & 63)
+			pos += int(^n >> 3 & 7)
+			n |= 56
+		}
+		d := dist[bits&(1<<distBits-1)]
+		if d&entryExcept != 0 {
+			if d&entrySub != 0 {
+				bits >>= distBits
+				n -= distBits
+				d = dist[d>>16+uint32(bits)&(1<<(d>>8&15)-1)]
+			}
+			if d&entryExcept != 0 {
+				err = errDist
+				break
+			}
+		}
+		distance := int(d>>16) + int(bits&(1<<(d&63)-1)>>(d>>8&15))
+		bits >>= d & 63
+		n -= uint(d)
+		if distance > op-low {
+			err = errFar
+			break
+		}
+		if distance < 8 {
+			copyNear(out, op, distance, length)
+			op += length
+			continue
+		}
+		from, end := op-distance, op+length
+		store64(out, op, load64(out, from))
+		store64(out, op+8, load64(out, from+8))
+		for op += 16; op < end; op += 16 {
+			from += 16
+			store64(out, op, load64(out, from))
+			store64(out, op+8, load64(out, from+8))
+		}
+		op = end
+	}
+	f.pos, f.bits, f.n = pos, bits, n&63
+	f.unread()
+	if ended {
+		f.endBlock()
+	}
+	return op, err
+}
+
+// copyNear copies a match from less than 8 bytes back, by repeating those.
+func copyNear(out []byte, op, distance, length int) {
+	d := uint(distance) * 8
+	v := load64(out, op-distance) & (1<<(d&63) - 1)
+	v |= v << (d & 63)
+	v |= v << (2 * d)
+	v |= v << (4 * d)
+	step := 8 - 8%distance
+	for end := op + length; op < end; op += step {
+		store64(out, op, v)
+	}
+}
+
+// copyMatch copies a match.
+func copyMatch(out []byte, op, distance, length int) {
+	if distance < 8 {
+		copyNear(out, op, distance, length)
+		return
+	}
+	from := op - distance
+	for end := op + length; op < end; op += 16 {
+		store64(out, op, load64(out, from))
+		store64(out, op+8, load64(out, from+8))
+		from += 16
+	}
+}
+
+// fastMarked is fast for values of 16 bits.
+func (f *Inflater) fastMarked(out []uint16, op, low int) (int, error) { return op, nil }
