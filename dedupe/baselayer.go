@@ -205,7 +205,7 @@ func (r *ranges) copy(tar io.Reader, write func(p []byte, at int64) error) (int6
 	buf := make([]byte, baseBuffer)
 	left := r.list
 	for at := int64(0); ; {
-		n, rerr := fill(tar, buf)
+		n, rerr := manifests.Fill(tar, buf)
 		end := at + int64(n)
 		for len(left) > 0 && left[0].from < end {
 			x := left[0]
@@ -226,14 +226,4 @@ func (r *ranges) copy(tar io.Reader, write func(p []byte, at int64) error) (int6
 			return 0, rerr
 		}
 	}
-}
-
-// fill is io.ReadFull with errors as they are.
-func fill(r io.Reader, p []byte) (n int, err error) {
-	for n < len(p) && err == nil {
-		var k int
-		k, err = r.Read(p[n:])
-		n += k
-	}
-	return n, err
 }

@@ -123,6 +123,26 @@ func (l *layerReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// maxEmptyReads is how many reads in a row may give neither bytes nor an error.
+const maxEmptyReads = 100
+
+// Fill reads until p is full. Unlike io.ReadFull it returns the reader's error
+// as it is: io.EOF where r ends, however much was read before. A reader that
+// goes on giving nothing is io.ErrNoProgress.
+func Fill(r io.Reader, p []byte) (n int, err error) {
+	for empty := 0; n < len(p) && err == nil; empty++ {
+		var k int
+		k, err = r.Read(p[n:])
+		switch n += k; {
+		case k > 0:
+			empty = 0
+		case err == nil && empty >= maxEmptyReads:
+			return n, io.ErrNoProgress
+		}
+	}
+	return n, err
+}
+
 // CheckDescriptor refuses a descriptor that cannot be used: a digest CheckDigest
 // refuses, a size that is negative or over 16 TiB, an embedded data field that
 // is not the content the descriptor names.

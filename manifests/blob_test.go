@@ -289,3 +289,45 @@ func TestWatchLayer(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestFill(t *testing.T) {
+	broken := errors.New("broken")
+	for what, c := range map[string]struct {
+		r    io.Reader
+		want string
+		err  error
+	}{
+		"exactly":       {strings.NewReader("abcd"), "abcd", nil},
+		"longer":        {strings.NewReader("abcdef"), "abcd", nil},
+		"shorter":       {strings.NewReader("abc"), "abc", io.EOF},
+		"empty":         {strings.NewReader(""), "", io.EOF},
+		"byte by byte":  {iotest.OneByteReader(strings.NewReader("abcdef")), "abcd", nil},
+		"data and EOF":  {iotest.DataErrReader(strings.NewReader("abc")), "abc", io.EOF},
+		"an error":      {io.MultiReader(strings.NewReader("ab"), iotest.ErrReader(broken)), "ab", broken},
+		"nothing ever":  {io.MultiReader(strings.NewReader("ab"), idle{}), "ab", io.ErrNoProgress},
+		"after a while": {io.MultiReader(idleThen{new(int), strings.NewReader("abcd")}), "abcd", nil},
+	} {
+		p := make([]byte, 4)
+		if n, err := Fill(c.r, p); string(p[:n]) != c.want || err != c.err {
+			t.Errorf("%s: %q, %v, want %q, %v", what, p[:n], err, c.want, c.err)
+		}
+	}
+}
+
+// idle is a reader that never gives anything.
+type idle struct{}
+
+func (idle) Read([]byte) (int, error) { return 0, nil }
+
+// idleThen gives nothing now and then.
+type idleThen struct {
+	calls *int
+	r     io.Reader
+}
+
+func (i idleThen) Read(p []byte) (int, error) {
+	if *i.calls++; *i.calls%50 != 0 {
+		return 0, nil
+	}
+	return i.r.Read(p[:1])
+}

@@ -72,22 +72,12 @@ func (s *layerStream) pump() {
 		if buf == nil {
 			buf = make([]byte, chunkSize)
 		}
-		n, err := fill(s.tar, buf[:chunkSize])
+		n, err := manifests.Fill(s.tar, buf[:chunkSize])
 		s.full <- chunk{buf[:n], err} // there is room: chunks buffers, chunks slots
 		if err != nil {
 			return
 		}
 	}
-}
-
-// fill is io.ReadFull with errors as they are.
-func fill(r io.Reader, p []byte) (n int, err error) {
-	for n < len(p) && err == nil {
-		var k int
-		k, err = r.Read(p[n:])
-		n += k
-	}
-	return n, err
 }
 
 // Read gives the tar's bytes and takes their hash.
