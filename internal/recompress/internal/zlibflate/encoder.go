@@ -5,19 +5,24 @@ import (
 	"github.com/imgpack/imgpack/internal/recompress/model"
 )
 
-// What a run that is not fresh begins with, to come to the state the encoder had:
-// levels that hash all positions need only know what was the last token.
+// How much is played before a piece of a run, to come to the state the encoder
+// had: where all positions are in the chains only the last match matters.
 const (
 	warmSlow = 1 << 10
 	warmFast = deflate.Window + 8<<10
 )
+
+// moveAt is where in its buffer of two windows an encoder moves the second to
+// the first.
+const moveAt = deflate.Window + maxReach
 
 // encoder plays one encoder.
 type encoder struct {
 	params
 	finder
 	all  []byte // of the run, and what is around; data ends where a period does
-	from int    // where the period begins, if it is known
+	from int    // where the period begins
+	end  bool   // of the run is that of all
 	pos  int
 	here match // at pos, if haveHere; of a slow encoder, longer than last
 	then match // at pos+1 and longer than here, if haveThen
@@ -31,67 +36,68 @@ type encoder struct {
 	weight  int // bits of their distances, as GNU gzip guesses them
 	full    bool
 
-	// base is where the encoder's buffer of two windows begins, -1 if that is not
-	// known: it moves on by a window when looked at beyond maxReach of the second.
-	base int
+	base int  // of the encoder's buffer of two windows
+	done bool // GNU gzip came to the end, and moves nothing any more
 
 	trees trees
 }
 
 var _ model.Model = (*encoder)(nil)
 
-func newEncoder(p params) *encoder { return &encoder{params: p} }
+func newEncoder(p params) *encoder {
+	e := &encoder{params: p}
+	e.shift, e.mask = (p.hashBits+2)/3, 1<<p.hashBits-1
+	return e
+}
 
 // Begin implements model.Model.
 func (e *encoder) Begin(in model.Input) {
-	e.all = in.Data
+	e.all, e.end = in.Data, in.End
+	e.done = false
 	if in.Fresh {
-		e.fresh(in.From)
+		e.settle(in.From, in.From, 0)
 	} else {
-		e.goOn(in.From)
+		// Only where buffers and periods begin matters of what is far away.
+		offset := in.Offset
+		if offset >= 2*maxOffset {
+			offset = maxOffset + offset%maxOffset
+		}
+		began := -int(offset)
+		if e.period > 0 {
+			began = in.From - (in.From-began)%e.period
+		}
+		e.settle(in.From, began, -int(offset))
 	}
 	e.block()
 }
 
-// forget drops what was found.
-func (e *encoder) forget() {
+// maxOffset is a multiple of window and period.
+const maxOffset = 1 << 20
+
+// settle brings the encoder to position at, having begun at began and known
+// nothing from before floor, either of which may be before the data.
+func (e *encoder) settle(at, began, floor int) {
+	if floor = max(floor, began-deflate.Window); !e.restarts {
+		floor = began
+	}
+	e.data = e.all
+	if e.period > 0 && len(e.all)-began > e.period {
+		e.data = e.all[:began+e.period]
+	}
+	start, from := max(at-deflate.Window, floor, 0), max(at-warmSlow, began, 0)
+	if !e.slow {
+		start = max(at-warmFast, floor, 0)
+		from = max(start, began)
+	}
 	e.here, e.then, e.last = noMatch, noMatch, noMatch.length
 	e.haveHere, e.haveThen = false, false
-}
-
-// fresh begins at a position, with what is before at most as a dictionary. The
-// first position of all is the encoder's mark for none, and so never found.
-func (e *encoder) fresh(at int) {
-	start, data := at, e.all
-	if e.restarts {
-		start = max(at-deflate.Window, 0)
-	}
-	if e.period > 0 && len(data)-at > e.period {
-		data = data[:at+e.period]
-	}
-	e.forget()
-	e.from, e.base, e.pos = at, start, at
-	e.start(data, start+1, e.hashBits)
-	e.insert(at)
-}
-
-// goOn begins in the midst of a run.
-func (e *encoder) goOn(at int) {
-	e.forget()
-	e.from, e.base = -1, -1
-	warm := warmFast
-	start := max(at-warmFast, 0)
-	if e.slow {
-		warm = warmSlow
-		start = max(at-deflate.Window, 0)
-	}
+	e.from, e.base, e.pos = began, floor, from
 	first := start
-	if at < model.Prior && start == 0 {
-		first++
+	if start == floor {
+		first++ // the encoder's mark for none, and so never found
 	}
-	e.start(e.all, first, e.hashBits)
-	e.pos = max(start, at-warm)
-	e.insert(e.pos)
+	e.start(first)
+	e.insert(from)
 	e.play(at)
 }
 
@@ -117,7 +123,7 @@ func (e *encoder) renew() bool {
 	if e.pos < len(e.data) || len(e.data) == len(e.all) {
 		return false
 	}
-	e.fresh(e.from + e.period)
+	e.settle(e.pos, e.pos, 0)
 	return true
 }
 
@@ -164,6 +170,9 @@ func (e *encoder) choose() deflate.Token {
 // find puts at into the chains and searches for a match longer than last.
 func (e *encoder) find(at, last int) match {
 	e.insert(at + 1)
+	if e.move(at); e.done && at-e.base > moveAt {
+		return noMatch
+	}
 	if last >= e.lazy && e.slow || at+deflate.MinLength > len(e.data) {
 		return noMatch
 	}
@@ -197,8 +206,21 @@ func (e *encoder) Commit(t deflate.Token) {
 		seen++
 	}
 	e.full = e.count >= e.symbols || e.early && e.count&0xfff == 0 && e.endsEarly(seen)
-	for e.base >= 0 && seen-e.base > deflate.Window+maxReach {
-		e.base += deflate.Window
+	e.move(seen)
+}
+
+// move moves the encoder's buffer on, when it has come to a position.
+func (e *encoder) move(at int) {
+	if e.done {
+		return
+	}
+	limit := moveAt
+	if e.gnu && e.end && len(e.data)-at < lookAhead {
+		limit--
+		e.done = true
+	}
+	if over := at - e.base - limit; over > 0 {
+		e.base += (over + deflate.Window - 1) &^ windowMask
 	}
 }
 
@@ -211,7 +233,10 @@ func (e *encoder) endsEarly(at int) bool {
 
 // take goes on behind a token.
 func (e *encoder) take(t deflate.Token) {
-	n := min(t.Length(), len(e.data)-e.pos)
+	n := min(t.Length(), len(e.all)-e.pos)
+	if n > len(e.data)-e.pos {
+		e.data = e.all // the period is another
+	}
 	if !t.IsMatch() {
 		e.literal(n)
 		return
@@ -242,7 +267,7 @@ func (e *encoder) literal(n int) {
 // Header implements model.Model.
 func (e *encoder) Header(h *deflate.Header, tokens []deflate.Token, content []byte) {
 	stored := len(content)
-	if stored > deflate.MaxStored || e.base >= 0 && e.pos-stored < e.base {
+	if stored > deflate.MaxStored || e.pos-stored < e.base {
 		stored = -1
 	}
 	e.trees.header(h, tokens, stored)

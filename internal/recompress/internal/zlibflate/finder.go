@@ -32,16 +32,15 @@ type finder struct {
 	data  []byte
 	next  int    // positions below are in the chains, or never will be
 	shift uint   // of the hash for each byte
-	mask  uint32 // of the hash
+	mask  uint32 // of it
 	head  [1 << 16]uint32
 	link  [deflate.Window]uint16 // how far back, or far
 }
 
 // start empties the chains; positions before at will never be in them.
-func (f *finder) start(data []byte, at int, hashBits uint) {
-	f.data, f.next = data, at
+func (f *finder) start(at int) {
+	f.next = at
 	f.link[(at-1)&windowMask] = far // where a search may be tried
-	f.shift, f.mask = (hashBits+2)/3, 1<<hashBits-1
 	clear(f.head[:f.mask+1])
 }
 

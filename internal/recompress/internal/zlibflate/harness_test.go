@@ -84,16 +84,17 @@ type run struct {
 	blocks   []block
 	from, to int
 	fresh    bool
+	began    int // where its member did
 }
 
 // runsOf splits blocks at members and at empty blocks, which are flushes.
-func runsOf(blocks []block, members []int, size int, restarts bool) []run {
+func runsOf(blocks []block, members []int, restarts bool) []run {
 	var all []run
-	begin := true
+	begin, began := true, 0
 	for _, b := range blocks {
 		member := false
 		for len(members) > 0 && members[0] <= b.at && (begin || b.at == members[0]) {
-			member = true
+			member, began = true, b.at
 			members = members[1:]
 		}
 		if b.Length == 0 {
@@ -101,7 +102,7 @@ func runsOf(blocks []block, members []int, size int, restarts bool) []run {
 			continue
 		}
 		if begin || member {
-			all = append(all, run{from: b.at, fresh: member || restarts})
+			all = append(all, run{from: b.at, fresh: member || restarts, began: began})
 			begin = false
 		}
 		r := &all[len(all)-1]
@@ -125,12 +126,19 @@ func (m *misses) add(n misses) {
 // compare plays a model over a run whose content lies in data.
 func compare(t testing.TB, m model.Model, data []byte, r run, end bool) (n misses) {
 	t.Helper()
-	from := max(r.from-model.Prior, 0)
+	from := max(r.from-model.Prior, r.began)
 	stop := r.to
 	if !end {
 		stop = min(r.to+model.Ahead, len(data))
 	}
-	m.Begin(model.Input{Data: data[from:stop], From: r.from - from, To: r.to - from, Fresh: r.fresh, End: end || stop == r.to})
+	began := func(at, from int) model.Input {
+		in := model.Input{Data: data[from:stop], From: at - from, To: r.to - from, End: stop == r.to}
+		if in.Fresh = r.fresh && at == r.from; !in.Fresh {
+			in.Offset = int64(from - r.began)
+		}
+		return in
+	}
+	m.Begin(began(r.from, from))
 	var tokens []deflate.Token
 	for i := range r.blocks {
 		b := &r.blocks[i]
@@ -146,8 +154,7 @@ func compare(t testing.TB, m model.Model, data []byte, r run, end bool) (n misse
 				}
 			}
 			n.tokens++
-			from := max(b.at-model.Prior, 0)
-			m.Begin(model.Input{Data: data[from:stop], From: b.at - from, To: r.to - from, Fresh: r.fresh && b.at == r.from, End: end || stop == r.to})
+			m.Begin(began(b.at, max(b.at-model.Prior, r.began)))
 			m.Skip(b.Length)
 			continue
 		}
@@ -222,7 +229,7 @@ func digest(blocks []block, content []byte) string {
 
 // predicted lets a model make the blocks of a run by itself.
 func predicted(m model.Model, data []byte, r run) (blocks []block) {
-	from := max(r.from-model.Prior, 0)
+	from := max(r.from-model.Prior, r.began)
 	m.Begin(model.Input{Data: data[from:r.to], From: r.from - from, To: r.to - from, Fresh: r.fresh, End: true})
 	for at := r.from; at < r.to; {
 		b := block{at: at}

@@ -76,10 +76,30 @@ func against(t testing.TB, s model.Spec, stream []byte) (n misses, size int) {
 	t.Helper()
 	data, blocks, members := takeApart(t, stream, false)
 	m := s.New()
-	for _, r := range runsOf(blocks, members, len(data), s.Restarts) {
+	for _, r := range runsOf(blocks, members, s.Restarts) {
 		n.add(compare(t, m, data, r, true))
 	}
 	return n, len(data)
+}
+
+// inParts is like against, but for parts that begin anew.
+func inParts(t testing.TB, s model.Spec, stream []byte, size int) (n misses, parts int) {
+	t.Helper()
+	data, blocks, members := takeApart(t, stream, false)
+	m := s.New()
+	for _, r := range runsOf(blocks, members, s.Restarts) {
+		for len(r.blocks) > 0 {
+			p, i := r, 0
+			for p.to = r.from; i < len(r.blocks) && p.to-r.from < size; i++ {
+				p.to += r.blocks[i].Length
+			}
+			p.blocks = r.blocks[:i]
+			n.add(compare(t, m, data, p, p.to == r.to))
+			r.blocks, r.from, r.fresh = r.blocks[i:], p.to, false
+			parts++
+		}
+	}
+	return n, parts
 }
 
 // TestCorpus measures over a file named in the environment, for people.
@@ -99,7 +119,8 @@ func TestCorpus(t *testing.T) {
 		t.Run(tool.name, func(t *testing.T) {
 			stream := pipe(t, content, tool.command...)
 			n, _ := against(t, specOf(t, tool.id), stream)
-			t.Logf("%s: %d bytes, %d of %d tokens, %d headers missed", tool.name, len(stream), n.tokens, n.of, n.headers)
+			p, parts := inParts(t, specOf(t, tool.id), stream, 1<<20)
+			t.Logf("%s: %d bytes, %d of %d tokens, %d headers missed; in %d parts %d tokens, %d headers", tool.name, len(stream), n.tokens, n.of, n.headers, parts, p.tokens, p.headers)
 		})
 	}
 }

@@ -35,7 +35,8 @@ type params struct {
 	symbols  int  // that fill a block
 	restarts bool // what is before a fresh run is a dictionary
 	period   int  // bytes after which a fresh run ends and another begins, if not 0
-	early    bool // GNU gzip ends blocks early
+	gnu      bool // GNU gzip finds nothing near the end of its buffer
+	early    bool // and ends blocks early
 	tooFar   int  // a match of 3 bytes from further away is left, when slow
 	reach    int  // the furthest that the first candidate may be away
 }
@@ -75,13 +76,13 @@ func Specs() []model.Spec {
 		{idZlib, "zlib %d", params{hashBits: 15, symbols: 1<<14 - 1}},
 		{idZlibMore, "zlib %d, memLevel 9", params{hashBits: 16, symbols: 1<<15 - 1}},
 		{idPigz, "pigz %d", params{hashBits: 15, symbols: 1<<14 - 1, restarts: true, period: pigzBlock}},
-		{idGzip, "GNU gzip %d", params{hashBits: 15, symbols: 1<<15 - 1, early: true}},
+		{idGzip, "GNU gzip %d", params{hashBits: 15, symbols: 1<<15 - 1, gnu: true}},
 	} {
 		for level := 1; level <= 9; level++ {
 			p := levels[level]
 			p.hashBits, p.symbols = family.p.hashBits, family.p.symbols
 			p.restarts, p.period = family.p.restarts, family.p.period
-			p.early = family.p.early && level > 2
+			p.gnu, p.early = family.p.gnu, family.p.gnu && level > 2
 			p.tooFar, p.reach = 4096, maxReach
 			all = append(all, spec(family.id+uint16(level), fmt.Sprintf(family.name, level), p))
 		}
