@@ -2,7 +2,6 @@ package dedupe_test
 
 import (
 	"bytes"
-	"compress/gzip"
 	"math"
 	"slices"
 	"testing"
@@ -15,21 +14,7 @@ import (
 	"github.com/imgpack/imgpack/manifests"
 )
 
-// goGzip compresses as docker does, which uses Go's own encoder.
-func goGzip(content []byte, level int) []byte {
-	var out bytes.Buffer
-	w, err := gzip.NewWriterLevel(&out, level)
-	if err != nil {
-		panic(err)
-	}
-	if _, err := w.Write(content); err != nil {
-		panic(err)
-	}
-	if err := w.Close(); err != nil {
-		panic(err)
-	}
-	return out.Bytes()
-}
+func goGzip(content []byte, level int) []byte { return fixtures.GoGzip(level)(content) }
 
 // findRecipe is the recipe of a stream, however long it is.
 func findRecipe(t testing.TB, stream []byte) []byte {
@@ -60,7 +45,7 @@ func (f *chunkFile) withStream(stream, recipe []byte) {
 // the open one.
 func validStreams(t testing.TB) chunkFile {
 	f := validChunk()
-	stream := goGzip(f.image.tar, gzip.DefaultCompression)
+	stream := goGzip(f.image.tar, 6)
 	f.withStream(stream, findRecipe(t, stream))
 	return f
 }
@@ -69,7 +54,7 @@ func validStreams(t testing.TB) chunkFile {
 // shows, and what is wrong with the stream does not.
 func unmakeable() chunkFile {
 	f := validChunk()
-	f.withStream(goGzip(f.image.tar, gzip.DefaultCompression), []byte("recipe"))
+	f.withStream(goGzip(f.image.tar, 6), []byte("recipe"))
 	return f
 }
 
