@@ -3,6 +3,8 @@ package verify
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -44,7 +46,7 @@ func (w *walker) hash(ctx context.Context) error {
 func (w *walker) leaf(ctx context.Context, b *blob) error {
 	r, err := w.src.Fetch(ctx, b.desc)
 	if err != nil {
-		return b.fault(err)
+		return b.unread(err)
 	}
 	defer r.Close()
 	if w.o.Quick {
@@ -60,11 +62,21 @@ func (w *walker) leaf(ctx context.Context, b *blob) error {
 	b.bytes = in.n
 	if err != nil {
 		b.unpacked = false
-		return b.fault(err)
+		return b.unread(err)
 	}
 	b.proven = true
 	b.compareTypes(in.head)
 	return nil
+}
+
+// unread is fault for bytes that could not be had. Those that the program does
+// not know how to make may well be sound: that is no finding.
+func (b *blob) unread(err error) error {
+	var unsupported *manifests.UnsupportedError
+	if errors.As(err, &unsupported) {
+		return fmt.Errorf("check %s %s: %w", b.label, b.desc.Digest, err)
+	}
+	return b.fault(err)
 }
 
 // compareTypes holds a layer's media types to its first bytes.

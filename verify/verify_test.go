@@ -305,6 +305,32 @@ func TestNotCheckedIsNeitherPassNorFail(t *testing.T) {
 	}
 }
 
+// A layer that only a later version can make is not called bad, when it is
+// opened and when it is read.
+func TestUnknownLayersAreNotChecked(t *testing.T) {
+	b := fixtures.NewBlobs()
+	roots := fixtures.Sample(b)
+	later := &manifests.UnsupportedError{Subject: "x.imgpack", Reason: "it is not known"}
+	layer := b.Graph(t, roots...).Blobs()[0].Digest
+	for _, fetch := range []func() (io.ReadCloser, error){
+		func() (io.ReadCloser, error) { return nil, later },
+		func() (io.ReadCloser, error) { return io.NopCloser(errReader{later}), nil },
+	} {
+		src := manifests.FetcherFunc(func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+			if d.Digest == layer {
+				return fetch()
+			}
+			return b.Fetch(ctx, d)
+		})
+		for _, deep := range []bool{false, true} {
+			r, err := verify.Run(t0, src, roots, verify.Options{Deep: deep})
+			if !errors.Is(err, later) || r.Verdict != verify.Unchecked || len(findings(r)) != 0 {
+				t.Errorf("%v, %s, %v", err, r.Verdict, findings(r))
+			}
+		}
+	}
+}
+
 type errReader struct{ err error }
 
 func (r errReader) Read([]byte) (int, error) { return 0, r.err }
