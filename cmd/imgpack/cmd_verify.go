@@ -38,7 +38,8 @@ func newVerifyCommand(a *app) *cobra.Command {
 	var o verifyOptions
 	return a.command(spec{
 		use: "verify [flags] SOURCE...", group: groupCarry, short: "prove a bundle, archive or image is what it claims",
-		long: "The verdict is pass, fail (exit 1) or unchecked: what cannot be read is never\ncalled bad. A delta is verified with its base, from the store or --base.",
+		long: "The verdict is pass, fail (exit 1) or unchecked: what cannot be read is never\ncalled bad. A delta is verified with its base, from the store or --base.\n" +
+			"Compressed layers that a bundle does not store are compressed again, to prove\nthat they come back; --quick does not.",
 		examples: "imgpack verify site.imgpack\n" +
 			"imgpack verify --deep site.imgpack//nginx:1.27\n" +
 			"imgpack verify --json site.imgpack > verdict.json",
