@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -10,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -115,10 +118,14 @@ func scriptFixture(ts *testscript.TestScript, neg bool, args []string) {
 
 // scriptSeries writes versions of one application, each a digit: "series12" is
 // a docker archive of two, whose layers are not compressed, and "series-gzip12"
-// a layout with layers that are.
+// a layout with layers that are, "series-go12" one with layers as docker
+// compresses them.
 func scriptSeries(ts *testscript.TestScript, versions, path string) {
 	digits, gzip := strings.CutPrefix(versions, "-gzip")
 	b, compression := fixtures.NewBlobs(), manifests.Uncompressed
+	if rest, ok := strings.CutPrefix(versions, "-go"); ok {
+		digits, gzip, b.Gzip = rest, true, fixtures.GoGzip(6)
+	}
 	if gzip {
 		compression = manifests.Gzip
 	}
@@ -292,9 +299,13 @@ func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // scriptDamage flips a bit of the largest blob of a layout, or in the middle
-// of a file.
+// of a file; with "streams", in a bundle's recipes of streams.
 func scriptDamage(ts *testscript.TestScript, neg bool, args []string) {
 	path := ts.MkAbs(args[0])
+	if len(args) == 2 && args[1] == "streams" {
+		ts.Check(damageStreams(path))
+		return
+	}
 	st, err := os.Stat(path)
 	ts.Check(err)
 	if st.IsDir() {
@@ -304,6 +315,20 @@ func scriptDamage(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	raw[len(raw)/2] ^= 1
 	ts.Check(os.WriteFile(path, raw, 0o666))
+}
+
+func damageStreams(path string) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	listed := regexp.MustCompile(`"application/vnd.imgpack.bundle.streams.v1","digest":"sha256:([0-9a-f]{64})"`).FindSubmatch(raw)
+	if listed == nil {
+		return errors.New("no streams")
+	}
+	at := bytes.Index(raw, append([]byte("blobs/sha256/"), listed[1]...))
+	raw[at+512] ^= 1
+	return os.WriteFile(path, raw, 0o666)
 }
 
 func largest(ts *testscript.TestScript, dir string) string {
