@@ -7,8 +7,11 @@
 package recompress
 
 import (
+	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 )
 
@@ -31,7 +34,8 @@ var (
 type Options struct {
 	Jobs int // parts worked on at once; 0 is one for each processor
 	// Spend is how long a recipe may get, as a part of the stream: Find ends
-	// with ErrHopeless if it gets longer than 1/Spend of it. 0 is 10.
+	// with ErrHopeless if it gets longer than 1/Spend of it. 0 is 10, and
+	// less than 0 however long.
 	Spend int
 	// Slots, if not nil, bounds the parts worked on at once by all calls that
 	// share it: one is taken (by a send) for the time that a part is computed,
@@ -51,16 +55,63 @@ type Info struct {
 // to is written to content, in order, from another goroutine; content may be
 // nil. Where content goes to is proven to nobody: the caller hashes.
 // Errors are those of stream, of content and of ctx, ErrFormat and ErrHopeless;
-// with ErrHopeless the stream may not be read to its end.
+// with ErrHopeless the stream may not be read to its end. All goroutines have
+// ended when Find returns, so a call of stream or content that hangs makes Find
+// hang, whatever becomes of ctx.
 func Find(ctx context.Context, stream io.Reader, content io.Writer, o Options) ([]byte, Info, error) {
-	return nil, Info{}, ErrHopeless
+	in := bufio.NewReaderSize(stream, 4096)
+	magic, err := in.Peek(4)
+	if err != nil && err != io.EOF {
+		return nil, Info{}, err
+	}
+	if isZstd(magic) {
+		return nil, Info{}, ErrHopeless
+	}
+	return findDeflate(ctx, in, content, o)
+}
+
+// isZstd tells a zstd frame, or a skippable one (RFC 8878, section 3.1).
+func isZstd(magic []byte) bool {
+	if len(magic) < 4 {
+		return false
+	}
+	m := binary.LittleEndian.Uint32(magic)
+	return m == 0xfd2fb528 || m&^15 == 0x184d2a50
 }
 
 // Restore writes the stream to w that the recipe was found for, reading content
 // to its end, which must be where the recipe says. size is the length of the
 // stream. Recipes are not trusted: whatever one says, memory is bounded, no more
 // than size bytes are written, and the error is ErrRecipe. Whether they are the
-// right ones, the caller proves by their digest.
+// right ones, the caller proves by their digest. As with Find, all goroutines
+// have ended when it returns.
 func Restore(ctx context.Context, w io.Writer, content io.Reader, recipe []byte, size int64, o Options) error {
-	return ErrRecipe
+	switch {
+	case len(recipe) == 0 || len(recipe) > MaxRecipe:
+		return errRecipe("it has %d bytes", len(recipe))
+	case recipe[0] == recipeDeflate:
+		return restoreDeflate(ctx, w, content, recipe[1:], size, o)
+	}
+	return fmt.Errorf("%w: kind %d", ErrUnknown, recipe[0])
+}
+
+// ModelOf returns the name of the model that most parts of a recipe name; "" if
+// the recipe is damaged, or the model is not known.
+func ModelOf(recipe []byte) string {
+	if len(recipe) == 0 || recipe[0] != recipeDeflate {
+		return ""
+	}
+	count := make(map[uint16]int)
+	var most uint16
+	for recipe = recipe[1:]; len(recipe) > 0; {
+		var r record
+		var err error
+		if recipe, err = r.take(recipe); err != nil {
+			return ""
+		}
+		if count[r.model]++; count[r.model] > count[most] {
+			most = r.model
+		}
+	}
+	return known()[most].Name
 }

@@ -26,7 +26,8 @@ type Input struct {
 	From, To int
 	// Offset is how much the encoder had taken, since it last began, when it
 	// came to Data[0]. What matters of it is where buffers of the encoder were
-	// moved. It is 0 if Fresh is set.
+	// moved. It is 0 if Fresh is set, and less if what is first in Data was to
+	// the encoder a preset dictionary.
 	Offset int64
 	// Fresh tells that the encoder began at From and knew what was before at
 	// most as a preset dictionary. Otherwise it had encoded that, and went on;
@@ -42,7 +43,7 @@ type Input struct {
 // every machine, and from whatever state Begin finds the model in.
 //
 // Calls go: Begin, then for each block Predict and Commit in turn until
-// EndOfBlock is committed, then Header. Or Begin or Skip in between.
+// EndOfBlock is committed, then Header. Or Begin in between.
 type Model interface {
 	Begin(in Input)
 	// Predict returns what the encoder would emit next. It returns EndOfBlock at
@@ -56,9 +57,6 @@ type Model interface {
 	// or dynamic with which trees. Final and Padding are left alone. tokens are
 	// those that were committed, content what they stand for, h.Trees is zero.
 	Header(h *deflate.Header, tokens []deflate.Token, content []byte)
-	// Skip tells that the stream has the next n bytes in a stored block that the
-	// model did not predict. A block begins behind them.
-	Skip(n int)
 }
 
 // Spec is a model that recipes can name.

@@ -1,0 +1,23 @@
+package recompress
+
+import (
+	"sync"
+
+	"github.com/imgpack/imgpack/internal/recompress/model"
+)
+
+// specs lists the models that recipes name. The numbers are part of the format:
+// 0 no encoder, 1 to 31 Go's compress/flate, 32 to 127 klauspost/compress/flate,
+// 128 to 191 zlib and GNU gzip, 192 to 255 those that come near to others.
+func specs() []model.Spec {
+	return []model.Spec{{ID: 0, Name: "no model", New: func() model.Model { return &nothing{} }}}
+}
+
+// known holds the models by number.
+var known = sync.OnceValue(func() map[uint16]model.Spec {
+	m := make(map[uint16]model.Spec)
+	for _, s := range specs() {
+		m[s.ID] = s
+	}
+	return m
+})

@@ -1,0 +1,175 @@
+package recompress
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/imgpack/imgpack/internal/deflate"
+)
+
+// job is a part that is given back.
+type job struct {
+	record
+	span
+	w    deflate.Writer
+	done chan struct{} // closed when w is valid
+}
+
+func restoreDeflate(ctx context.Context, w io.Writer, content io.Reader, recipe []byte, size int64, o Options) error {
+	jobs := o.jobs()
+	work, order := make(chan *job), make(chan *job, jobs+1)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(work)
+		defer close(order)
+		return feed(content, recipe, func(j *job) error {
+			for _, c := range []chan *job{order, work} {
+				select {
+				case c <- j:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			return nil
+		})
+	})
+	for range jobs {
+		g.Go(func() error {
+			var p player
+			for j := range work {
+				if err := o.compute(ctx, func() error { return j.play(&p) }); err != nil {
+					return err
+				}
+				close(j.done)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		out := joiner{w: w, size: size}
+		for j := range order {
+			select {
+			case <-j.done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if err := out.add(j); err != nil {
+				return err
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return out.end()
+	})
+	return g.Wait()
+}
+
+func (j *job) play(p *player) (err error) {
+	j.w, err = p.unpack(j.span, known()[j.model], j.structure, j.correction)
+	return err
+}
+
+// feed reads the content of parts and hands them on.
+func feed(content io.Reader, recipe []byte, hand func(*job) error) error {
+	var last, ahead []byte // content that a part may look back at; that was read
+	var at, origin int64   // where the part begins; where its encoder did
+	for len(recipe) > 0 {
+		j := &job{done: make(chan struct{})}
+		var err error
+		if recipe, err = j.take(recipe); err != nil {
+			return err
+		}
+		if _, ok := known()[j.model]; !ok {
+			return fmt.Errorf("%w: model %d", ErrUnknown, j.model)
+		}
+		if j.prior > len(last) {
+			return errRecipe("part looks back before the content")
+		}
+		if j.data, err = window(content, last[len(last)-j.prior:], ahead, j.record.content, j.record.ahead); err != nil {
+			return err
+		}
+		if origin += j.moved; j.record.begin == beginOutside {
+			origin = at
+		}
+		if origin < 0 || origin > at {
+			return errRecipe("encoder that does not begin in the content")
+		}
+		j.offset = at - origin
+		at += int64(j.record.content)
+		j.span.begin, j.span.bit = j.record.begin, j.record.bit
+		j.from, j.to = j.prior, j.prior+j.record.content
+		last = j.data[:j.to]
+		if ahead = ahead[min(len(ahead), j.record.content):]; len(ahead) < j.record.ahead {
+			ahead = j.data[j.to:]
+		}
+		if err := hand(j); err != nil {
+			return err
+		}
+	}
+	switch n, err := io.ReadFull(content, make([]byte, 1)); {
+	case n > 0 || len(ahead) > 0:
+		return errRecipe("content goes on behind the last part")
+	case err != io.EOF:
+		return fmt.Errorf("read content: %w", err)
+	}
+	return nil
+}
+
+// window returns prior content, then n bytes and those ahead of them, the first
+// of which were read before.
+func window(content io.Reader, prior, read []byte, n, ahead int) ([]byte, error) {
+	data := make([]byte, len(prior)+n+ahead)
+	at := copy(data, prior)
+	at += copy(data[at:], read)
+	if _, err := io.ReadFull(content, data[at:]); err == io.EOF || err == io.ErrUnexpectedEOF {
+		return nil, errRecipe("content ends in a part")
+	} else if err != nil {
+		return nil, fmt.Errorf("read content: %w", err)
+	}
+	return data, nil
+}
+
+// joiner puts parts of a stream together.
+type joiner struct {
+	w     io.Writer
+	size  int64 // of the stream; what is left
+	last  byte  // bits that do not fill a byte
+	count uint  // of them
+	short bool  // a part was shorter than any but the last may be
+}
+
+func (o *joiner) add(j *job) error {
+	if o.short {
+		return errRecipe("part that is too short")
+	}
+	if uint(j.span.bit) != o.count {
+		return errRecipe("part that does not begin where the last ends")
+	}
+	out := j.w.Out
+	o.short = j.record.content < partContent && len(out) < minStream
+	o.count = j.w.Count
+	if len(out) == 0 {
+		o.last |= byte(j.w.Bits)
+		return nil
+	}
+	out[0] |= o.last
+	o.last = byte(j.w.Bits)
+	if o.size -= int64(len(out)); o.size < 0 {
+		return errRecipe("stream is longer than it should be")
+	}
+	if _, err := o.w.Write(out); err != nil {
+		return fmt.Errorf("write stream: %w", err)
+	}
+	return nil
+}
+
+func (o *joiner) end() error {
+	if o.size > 0 || o.count > 0 {
+		return errRecipe("stream is shorter than it should be")
+	}
+	return nil
+}
