@@ -2,9 +2,20 @@ package recompress
 
 import (
 	"bytes"
+	"cmp"
 	"math"
+	"slices"
 
 	"github.com/imgpack/imgpack/internal/recompress/model"
+)
+
+// Bounds of the search for a model.
+const (
+	trialContent = 32 << 10 // that every model is tried on, up to the end of a block
+	trialTokens  = 2000     // a model that is right about so many is not doubted
+	finalists    = 4        // models that are tried on a whole part
+	smallCost    = 64       // bytes for which no better model of a part is looked for
+	smallShare   = 1000     // or one in so many of the stream
 )
 
 // verdict is which model a part was found to be made by.
@@ -15,6 +26,16 @@ type verdict struct {
 	bits int64
 }
 
+// enough is what a part of so many bits may cost without being looked into:
+// about as much as the one that v is the verdict on.
+func (v *verdict) enough(bits int64) int {
+	n := smallCost + bits/8/smallShare
+	if v != nil {
+		n += int64(float64(2*v.cost) / float64(max(v.bits, 1)) * float64(bits))
+	}
+	return int(n)
+}
+
 // detective finds models. It is used from one goroutine.
 type detective struct {
 	player player
@@ -22,12 +43,132 @@ type detective struct {
 
 // solve finds the recipe of a part.
 func (d *detective) solve(q *part) error {
-	spec := known()[0]
-	s, c, err := d.player.pack(q, spec, limits{content: math.MaxInt, cost: math.MaxInt})
+	q.result.cost = math.MaxInt
+	if q.origin != nil {
+		d.try(q, q.origin.spec)
+		if q.result.cost <= q.origin.enough(q.bits) {
+			return nil
+		}
+	}
+	for _, sure := range []bool{false, true} {
+		for i, spec := range d.rank(q, sure) {
+			if i == finalists {
+				break
+			}
+			if d.try(q, spec); q.result.cost <= (*verdict)(nil).enough(q.bits) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// try takes a model for a part if it costs less than the one that it has.
+func (d *detective) try(q *part, spec model.Spec) {
+	if q.result.cost < math.MaxInt && q.result.spec.ID == spec.ID {
+		return
+	}
+	s, c, _, err := d.player.pack(q, spec, limits{content: math.MaxInt, cost: q.result.cost - 1})
 	if err != nil {
-		return err
+		return
 	}
 	q.found = q.record(spec.ID, bytes.Clone(s), bytes.Clone(c))
 	q.result.spec, q.result.cost, q.result.bits = spec, len(s)+len(c), q.bits
-	return nil
+}
+
+// rank orders models by what they cost on the beginning of a part. If not sure,
+// it stops at one that is right about all of it.
+func (d *detective) rank(q *part, sure bool) []model.Spec {
+	type entry struct {
+		model.Spec
+		cost int
+	}
+	var ranking []entry
+	worst := math.MaxInt
+	for _, spec := range candidates(q) {
+		s, c, misses, err := d.player.pack(q, spec, limits{content: trialContent, cost: worst})
+		if err != nil {
+			continue
+		}
+		cost := len(s) + len(c)
+		if misses == 0 && len(q.tokens) >= trialTokens && !sure {
+			return []model.Spec{spec}
+		}
+		ranking = append(ranking, entry{spec, cost})
+		slices.SortStableFunc(ranking, func(a, b entry) int { return cmp.Compare(a.cost, b.cost) })
+		if len(ranking) >= finalists {
+			worst = ranking[finalists-1].cost
+		}
+	}
+	specs := make([]model.Spec, len(ranking))
+	for i, e := range ranking {
+		specs[i] = e.Spec
+	}
+	return specs
+}
+
+// family of encoders.
+type family int
+
+const (
+	noFamily family = iota
+	goFamily
+	klauspostFamily
+	zlibFamily
+	otherFamily
+)
+
+func familyOf(id uint16) family {
+	switch {
+	case id == 0:
+		return noFamily
+	case id < 32:
+		return goFamily
+	case id < 128:
+		return klauspostFamily
+	case id < 192:
+		return zlibFamily
+	}
+	return otherFamily
+}
+
+// candidates orders all models by how likely they are to have made a part.
+func candidates(q *part) []model.Spec {
+	all := specs()
+	order := likely(q)
+	flushes := slices.ContainsFunc(q.pieces, func(p piece) bool { return p.kind == kindEmpty && !p.final })
+	slices.SortStableFunc(all, func(a, b model.Spec) int {
+		return cmp.Compare(rankOf(a, order, flushes), rankOf(b, order, flushes))
+	})
+	return all
+}
+
+func rankOf(s model.Spec, order []family, flushes bool) int {
+	rank := 2 * slices.Index(order, familyOf(s.ID))
+	if s.Restarts != flushes {
+		rank++
+	}
+	return rank
+}
+
+// likely orders families by the header of the first member that begins in a part.
+func likely(q *part) []family {
+	order := []family{goFamily, klauspostFamily, zlibFamily, otherFamily, noFamily}
+	first := func(f family) {
+		i := slices.Index(order, f)
+		copy(order[1:i+1], order[:i])
+		order[0] = f
+	}
+	i := slices.IndexFunc(q.pieces, func(p piece) bool { return p.kind == kindHead })
+	if i < 0 {
+		return order
+	}
+	const pgzip = "\x00\x09\x6e\x88" // modification time that pgzip writes for none
+	switch head := q.pieces[i].raw; {
+	case string(head[4:8]) == pgzip:
+		first(klauspostFamily)
+	case head[9] != 0xff: // operating system, which Go's encoders do not know
+		first(zlibFamily)
+	}
+	return order
 }

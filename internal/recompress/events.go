@@ -108,6 +108,7 @@ func (p *player) runHead(to int, goesOn bool) (int, bool, error) {
 // storedHead takes the length of a stored block that is not predicted.
 func (p *player) storedHead(n, to int) (int, error) {
 	m := &p.structure
+	p.misses++
 	if p.s.flag(&m.sameSize, n != p.lastSize) {
 		p.lastSize = p.s.number(&m.stored, n-1) + 1
 	}
@@ -179,5 +180,6 @@ func (p *player) blockHeader(h *deflate.Header, tokens []deflate.Token, content 
 		*h = predicted
 		return nil
 	}
+	p.misses++
 	return p.header(&predicted, h, tokens)
 }

@@ -1,8 +1,10 @@
 package recompress
 
 import (
+	"slices"
 	"sync"
 
+	"github.com/imgpack/imgpack/internal/recompress/internal/zlibflate"
 	"github.com/imgpack/imgpack/internal/recompress/model"
 )
 
@@ -10,7 +12,10 @@ import (
 // 0 no encoder, 1 to 31 Go's compress/flate, 32 to 127 klauspost/compress/flate,
 // 128 to 191 zlib and GNU gzip, 192 to 255 those that come near to others.
 func specs() []model.Spec {
-	return []model.Spec{{ID: 0, Name: "no model", New: func() model.Model { return &nothing{} }}}
+	return slices.Concat(
+		[]model.Spec{{ID: 0, Name: "no model", New: func() model.Model { return &nothing{} }}},
+		zlibflate.Specs(),
+	)
 }
 
 // known holds the models by number.

@@ -18,7 +18,8 @@ var errCost = errors.New("costs too much")
 
 // pack plays a model over a part and returns what must be said beyond. The part
 // stays as it is. The code is valid until the next call.
-func (p *player) pack(q *part, spec model.Spec, l limits) (structure, corrected []byte, err error) {
+// misses counts what was not as predicted.
+func (p *player) pack(q *part, spec model.Spec, l limits) (structure, corrected []byte, misses int, err error) {
 	s := q.span
 	s.offset = q.taken(spec)
 	p.start(s, spec)
@@ -26,10 +27,14 @@ func (p *player) pack(q *part, spec model.Spec, l limits) (structure, corrected 
 	p.c.pack()
 	k := packer{player: p, q: q, limits: l}
 	if err := k.pieces(); err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	p.gap(none)
-	return p.s.enc.Finish(), p.c.enc.Finish(), nil
+	structure, corrected = p.s.enc.Finish(), p.c.enc.Finish()
+	if len(structure)+len(corrected) > l.cost {
+		return nil, nil, 0, errCost
+	}
+	return structure, corrected, p.misses, nil
 }
 
 // packer is the state of packing one part.

@@ -112,6 +112,7 @@ type player struct {
 	origin  int64 // where the encoder began, in data
 	crcFrom int   // where the member begins, or none
 	budget  int
+	misses  int // of the model
 	spec    model.Spec
 	model   model.Model
 	nothing nothing
@@ -141,6 +142,7 @@ func (p *player) start(s span, spec model.Spec) {
 	p.span, p.spec, p.model = s, spec, m
 	p.structure, p.corrected = structure{}, corrections{}
 	p.head, p.lastKind, p.lastRun, p.lastSize, p.lastClass, p.lastGap = usualHead, kindStart, 0, 0, 0, 0
+	p.misses = 0
 	p.pos, p.crcFrom, p.origin = s.from, none, int64(s.from)-s.offset
 	if !spec.Restarts {
 		p.base = int(max(int64(p.base), p.origin))

@@ -18,6 +18,7 @@ func (p *player) gap(n int) int {
 // proven to fit, but for matches' length and distance.
 func (p *player) correction(predicted, t deflate.Token, to int) (deflate.Token, bool) {
 	m := &p.corrected
+	p.misses++
 	was := classMatch
 	switch {
 	case predicted == deflate.EndOfBlock:
