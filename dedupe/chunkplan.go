@@ -1,6 +1,7 @@
 package dedupe
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -16,28 +17,61 @@ import (
 // share whole chunks alone.
 const defaultWindow = 16 << 30
 
-// chunkPlan is a bundle of chunk mode: what becomes of every blob is known, the
-// sizes of segments are not.
+// chunkPlan is a bundle of chunk mode. What becomes of every blob is known but
+// for compressed layers that are still to be studied, and but for the sizes of
+// segments.
 type chunkPlan struct {
 	*selection
 	level   segment.Level
 	limits  packLimits
 	bases   []*Base
-	images  []byte               // the catalog's list of roots
-	carried []ocispec.Descriptor // documents first
-	open    []manifests.Layer    // in the order of leaves
+	images  []byte                            // the catalog's list of roots
+	layers  map[digest.Digest]manifests.Layer // that can be held open, by the digest of the blob
+	never   map[digest.Digest]Reason          // of the other layers
+	source  layerSource                       // of carried and open ones
+	carried []ocispec.Descriptor              // documents first
+	open    []openTar                         // in the order of leaves
+	packed  []manifests.Layer                 // compressed ones that are to be studied
 	need    []ocispec.Descriptor
 	counts  *counts
+
+	// Once layers have been studied:
+	streams []heldStream             // in the order of leaves
+	reasons map[digest.Digest]Reason // of layers that are carried
+	unread  []ocispec.Descriptor     // layers that an estimate knows nothing of
+	recipes *recipeFile
+	spool   *blobSpool // source, if it is one
+}
+
+// openTar is a layer that is held open: its tar, whose digest is its DiffID,
+// and the blob that is read for it.
+type openTar struct {
+	manifests.Layer
+	size int64 // of the tar; may be unknownSize while an estimate is made
+}
+
+const unknownSize = -1
+
+// length is the size of the tar, or what it is taken to be.
+func (t openTar) length() int64 {
+	if t.size == unknownSize {
+		return usualRatio * t.Blob.Size
+	}
+	return t.size
+}
+
+// heldStream is a compressed layer that is given back from an open tar.
+type heldStream struct {
+	blob   ocispec.Descriptor
+	tar    digest.Digest
+	model  string
+	recipe keptRecipe
 }
 
 func newChunkPlan(s *selection, o PlanOptions) (*chunkPlan, error) {
-	p := &chunkPlan{selection: s, level: segment.Level(o.Level), limits: defaultLimits, bases: o.Bases}
+	p := &chunkPlan{selection: s, level: segment.Level(o.Level), limits: defaultLimits, bases: o.Bases, source: s.graph}
 	if err := checkLevel(o.Level); err != nil {
 		return nil, err
-	}
-	fates := p.sort()
-	if n := len(p.carried) + chunkBlobs; n > maxChunkBlobs {
-		return nil, manifests.Bad(manifests.KindLimit, "bundle", "%d blobs are more than %d", n, maxChunkBlobs)
 	}
 	var err error
 	if p.images, err = manifests.FormatLayoutIndex(p.roots); err != nil {
@@ -46,8 +80,8 @@ func newChunkPlan(s *selection, o PlanOptions) (*chunkPlan, error) {
 	if _, err = formatCatalog(catalog{Images: p.images}); err != nil {
 		return nil, err // as a reader would refuse it, before anything is fetched
 	}
-	p.counts, err = count(s, func(d ocispec.Descriptor) fate { return fates[d.Digest] })
-	return p, err
+	p.findLayers()
+	return p, p.arrange(nil)
 }
 
 // chunkBlobs are the blobs of every bundle in chunk mode: recipes, catalog,
@@ -61,35 +95,122 @@ func checkLevel(l Level) error {
 	return nil
 }
 
-// sort decides what becomes of each blob. A leaf that a base has is left to
-// it; an uncompressed layer is opened; all else is carried.
-func (p *chunkPlan) sort() map[digest.Digest]fate {
-	plain := map[digest.Digest]manifests.Layer{}
+// findLayers notes the layers that can be held open: tars that are what their
+// configs say, and compressed ones. Where configs differ on a blob, the first
+// is believed. What a layer unpacks to must not be stored as a blob too, unless
+// that is a tar which is held open itself.
+func (p *chunkPlan) findLayers() {
+	p.layers, p.never = map[digest.Digest]manifests.Layer{}, map[digest.Digest]Reason{}
+	stored := map[digest.Digest]bool{}
+	for _, b := range p.blobs() {
+		stored[b.Digest] = true
+	}
+	var compressed []manifests.Layer
 	for _, r := range p.roots {
 		for _, img := range p.graph.Images(r) {
 			for _, l := range img.Layers {
-				if l.Compression == manifests.Uncompressed && l.DiffID == l.Blob.Digest {
-					plain[l.DiffID] = l
+				switch {
+				case l.Compression != manifests.Uncompressed:
+					compressed = append(compressed, l)
+				case l.DiffID == l.Blob.Digest:
+					p.layers[l.DiffID] = l
+					delete(stored, l.DiffID)
+				default:
+					p.never[l.Blob.Digest] = ReasonDiffID
 				}
 			}
 		}
 	}
-	p.carried = slices.Clone(p.docs)
-	fates := map[digest.Digest]fate{}
-	for _, d := range p.leaves {
-		l, isPlain := plain[d.Digest]
-		switch {
-		case p.holder(d.Digest) != nil:
-			p.need = append(p.need, d)
-			fates[d.Digest] = needed
-		case isPlain:
-			p.open = append(p.open, l)
-			fates[d.Digest] = opened
-		default:
-			p.carried = append(p.carried, d)
+	for _, l := range compressed {
+		if stored[l.DiffID] {
+			p.never[l.Blob.Digest] = ReasonLimit
+		} else if _, known := p.layers[l.Blob.Digest]; !known {
+			p.layers[l.Blob.Digest] = l
 		}
 	}
-	return fates
+}
+
+// arrange decides what becomes of each blob. A leaf that a base has is left to
+// it; a layer that can be is held open, a compressed one if the study found how;
+// all else is carried. verdicts are those of the study by blob; nil before it.
+func (p *chunkPlan) arrange(verdicts map[digest.Digest]verdict) error {
+	p.carried, p.open, p.packed, p.need = slices.Clone(p.docs), nil, nil, nil
+	p.streams, p.unread, p.reasons = nil, nil, map[digest.Digest]Reason{}
+	a := arrangement{chunkPlan: p, verdicts: verdicts, fates: map[digest.Digest]fate{}, tars: map[digest.Digest]int{}}
+	made := map[digest.Digest]bool{} // tars that streams are made from: they are open, whoever has them
+	for d, v := range verdicts {
+		made[p.layers[d].DiffID] = made[p.layers[d].DiffID] || v.why == "" && !v.unread
+	}
+	for _, d := range p.leaves {
+		if p.holder(d.Digest) != nil && !made[d.Digest] {
+			p.need = append(p.need, d)
+			a.fates[d.Digest] = needed
+		} else if err := a.leaf(d); err != nil {
+			return err
+		}
+	}
+	if n := len(p.carried) + chunkBlobs; n > maxChunkBlobs {
+		return manifests.Bad(manifests.KindLimit, "bundle", "%d blobs are more than %d", n, maxChunkBlobs)
+	}
+	var err error
+	p.counts, err = count(p.selection, func(d ocispec.Descriptor) fate { return a.fates[d.Digest] })
+	return err
+}
+
+// arrangement is a plan that is being arranged.
+type arrangement struct {
+	*chunkPlan
+	verdicts map[digest.Digest]verdict
+	fates    map[digest.Digest]fate
+	tars     map[digest.Digest]int // in open
+	recipes  int64                 // bytes of streams' recipes
+}
+
+// leaf decides on a leaf that is in the bundle.
+func (a *arrangement) leaf(d ocispec.Descriptor) error {
+	l, ok := a.layers[d.Digest]
+	v := a.verdicts[d.Digest]
+	switch {
+	case ok && l.Compression == manifests.Uncompressed:
+		a.fates[d.Digest] = opened
+		return a.tar(openTar{l, d.Size})
+	case ok && a.verdicts == nil:
+		a.fates[d.Digest] = opened
+		a.packed = append(a.packed, l)
+		return nil
+	case ok && v.unread:
+		a.fates[d.Digest] = opened
+		a.unread = append(a.unread, d)
+		return nil
+	case ok && v.why == "" && a.recipes+v.recipe.length <= maxStreams:
+		a.fates[d.Digest] = opened
+		a.recipes += v.recipe.length
+		a.streams = append(a.streams, heldStream{d, l.DiffID, v.model, v.recipe})
+		return a.tar(openTar{l, v.tar})
+	case ok:
+		a.reasons[d.Digest] = cmp.Or(v.why, ReasonLimit)
+	case a.never[d.Digest] != "":
+		a.reasons[d.Digest] = a.never[d.Digest]
+	}
+	a.carried = append(a.carried, d)
+	return nil
+}
+
+// tar adds a tar once. It is best read where it is not compressed.
+func (a *arrangement) tar(t openTar) error {
+	i, ok := a.tars[t.DiffID]
+	if !ok {
+		a.tars[t.DiffID] = len(a.open)
+		a.open = append(a.open, t)
+		return nil
+	}
+	if a.open[i].size != t.size && min(a.open[i].size, t.size) != unknownSize {
+		return manifests.Bad(manifests.KindSize, "layer "+string(t.Blob.Digest), "its tar of %d bytes is said to have %d elsewhere", t.size, a.open[i].size)
+	}
+	if t.Compression == manifests.Uncompressed {
+		a.open[i] = t
+	}
+	return nil
 }
 
 // holder is the first of the bases that has the blob.
@@ -107,7 +228,7 @@ func (p *chunkPlan) front(progress manifests.Progress) (*tarball.Plan, error) {
 	t, err := tarball.NewPlan(append([]tarball.Member{
 		tarball.Bytes(readmeName, []byte(readmeChunk)),
 		tarball.Bytes(layoutName, []byte(manifests.LayoutMarker)),
-	}, p.members(p.carried, progress)...))
+	}, members(p.source, p.carried, progress)...))
 	if err != nil {
 		return nil, err
 	}
@@ -117,18 +238,17 @@ func (p *chunkPlan) front(progress manifests.Progress) (*tarball.Plan, error) {
 // frontMembers are those of front that are no blobs.
 const frontMembers = 2
 
-// windows cuts the open layers into runs of at most limit bytes, or of one
-// layer.
-func (p *chunkPlan) windows(limit int64) (out [][]manifests.Layer) {
+// windows cuts tars into runs of at most limit bytes, or of one tar.
+func windows(tars []openTar, limit int64) (out [][]openTar) {
 	if limit <= 0 {
 		limit = defaultWindow
 	}
 	var sum int64
-	for i, l := range p.open {
-		if sum += l.Blob.Size; i == 0 || sum > limit {
-			out, sum = append(out, nil), l.Blob.Size
+	for i, t := range tars {
+		if sum += t.length(); i == 0 || sum > limit {
+			out, sum = append(out, nil), t.length()
 		}
-		out[len(out)-1] = append(out[len(out)-1], l)
+		out[len(out)-1] = append(out[len(out)-1], t)
 	}
 	return out
 }
@@ -137,25 +257,55 @@ func (p *chunkPlan) transfer() (n int64) {
 	for _, d := range p.carried {
 		n += d.Size
 	}
-	return n + p.openBytes()
+	for _, l := range p.open {
+		n += l.Blob.Size
+	}
+	return n + p.packedBytes()
 }
 
-func (p *chunkPlan) openBytes() (n int64) {
-	for _, l := range p.open {
+func (p *chunkPlan) packedBytes() (n int64) {
+	for _, l := range p.packed {
 		n += l.Blob.Size
 	}
 	return n
 }
 
+func (p *chunkPlan) openBytes() (n int64) {
+	for _, t := range p.open {
+		n += t.size
+	}
+	return n
+}
+
+// far are the layers to be studied that come from far away, and are spooled.
+func (p *chunkPlan) far() (blobs []ocispec.Descriptor) {
+	for _, l := range p.packed {
+		if !p.graph.Local(l.Blob.Digest) {
+			blobs = append(blobs, l.Blob)
+		}
+	}
+	return blobs
+}
+
+// usualRatio is how much larger than their blobs tars are taken to be until
+// they have been read.
+const usualRatio = 4
+
 func (p *chunkPlan) temp() int64 { return p.tempWith(0) }
 
 // tempWith is the size of the largest window, which is spooled if all of it is
-// new, and of the prefixes of its segments.
-func (p *chunkPlan) tempWith(limit int64) (most int64) {
-	for _, w := range p.windows(limit) {
+// new, of the prefixes of its segments, and of compressed layers that come from
+// far away.
+func (p *chunkPlan) tempWith(limit int64) int64 {
+	tars := slices.Clip(p.open)
+	for _, l := range p.packed {
+		tars = append(tars, openTar{l, unknownSize})
+	}
+	var most, spooled int64
+	for _, w := range windows(tars, limit) {
 		var n int64
-		for _, l := range w {
-			n += l.Blob.Size
+		for _, t := range w {
+			n += t.length()
 		}
 		most = max(most, n)
 	}
@@ -163,5 +313,11 @@ func (p *chunkPlan) tempWith(limit int64) (most int64) {
 		segments := (most + int64(p.segmentSize()) - 1) / int64(p.segmentSize())
 		most += segments * maxPackPrefix
 	}
-	return most
+	for _, d := range p.far() {
+		spooled += d.Size
+	}
+	if p.spool != nil {
+		spooled = p.spool.size
+	}
+	return most + spooled
 }

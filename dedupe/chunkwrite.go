@@ -20,23 +20,31 @@ import (
 
 func (p *chunkPlan) writeFile(ctx context.Context, path string, o Options) (*Summary, error) {
 	var s *Summary
-	err := makeFile(path, o, func(f *atomicfile.File, left bool) error {
-		front, err := p.front(o.Progress)
+	err := makeFile(path, o, func(f *atomicfile.File, left bool) (err error) {
+		o.SpoolDir = filepath.Dir(path)
+		if len(p.far()) == 0 {
+			removeBeside(path)
+		}
+		d, end, err := p.prepare(ctx, o, openBeside(path, o.Keep != nil))
+		defer func() { err = errors.Join(err, end(err != nil && o.Keep != nil && o.Keep(err))) }()
+		if err != nil {
+			return err
+		}
+		front, err := d.front(o.Progress)
 		if err != nil {
 			return err
 		}
 		if err := f.Reserve(front.Size()); err != nil {
 			return err
 		}
-		again := leftover{file: f, blobs: p.carried, skip: frontMembers, offset: front.Offset, progress: o.Progress}
+		again := leftover{file: f, blobs: d.carried, skip: frontMembers, offset: front.Offset, progress: o.Progress}
 		if err := front.WriteAt(ctx, f, o.jobs(), again.have(ctx, left)); err != nil {
 			return err
 		}
-		o.SpoolDir = filepath.Dir(path)
-		if s, err = p.rest(ctx, io.NewOffsetWriter(f, front.Size()), front.Size(), o); err != nil {
+		if s, err = d.rest(ctx, io.NewOffsetWriter(f, front.Size()), front.Size(), o); err != nil {
 			return errors.Join(err, f.Truncate(front.Size())) // the next run makes the segments anew
 		}
-		s.Resumed = again.bytes.Load()
+		s.Resumed = again.bytes + d.spool.resumedBytes(again.found)
 		return checkWritten(f, path, s.Size, s.Digest)
 	})
 	if err != nil {
@@ -45,15 +53,20 @@ func (p *chunkPlan) writeFile(ctx context.Context, path string, o Options) (*Sum
 	return s, nil
 }
 
-func (p *chunkPlan) write(ctx context.Context, w io.Writer, o Options) (*Summary, error) {
-	front, err := p.front(o.Progress)
+func (p *chunkPlan) write(ctx context.Context, w io.Writer, o Options) (s *Summary, err error) {
+	d, end, err := p.prepare(ctx, o, openUnnamed(cmp.Or(o.SpoolDir, ".")))
+	defer func() { err = errors.Join(err, end(false)) }()
+	if err != nil {
+		return nil, err
+	}
+	front, err := d.front(o.Progress)
 	if err != nil {
 		return nil, err
 	}
 	if err := front.Write(ctx, w); err != nil {
 		return nil, err
 	}
-	return p.rest(ctx, w, front.Size(), o)
+	return d.rest(ctx, w, front.Size(), o)
 }
 
 // rest writes what follows the front: segments window by window, and what says
@@ -89,6 +102,11 @@ func (k *packer) finish() (*Summary, error) {
 	if _, err := k.out.add(mediaTypeRecipes, recipes); err != nil {
 		return nil, err
 	}
+	if len(k.plan.streams) > 0 {
+		if err := k.out.addStreams(k.plan.recipes, k.plan.streams); err != nil {
+			return nil, err
+		}
+	}
 	c := k.catalog()
 	raw, err := formatCatalog(c)
 	if err != nil {
@@ -108,7 +126,10 @@ func (k *packer) finish() (*Summary, error) {
 	}
 	var features []string
 	if c.Needs != nil {
-		features = []string{featureDelta}
+		features = append(features, featureDelta)
+	}
+	if c.Streams != nil {
+		features = append(features, featureStreams)
 	}
 	index, err := chunkIndex(manifest, k.out.blobs, k.out.at, features)
 	if err != nil {
@@ -144,7 +165,7 @@ func (k *packer) recipesBlob() ([]byte, error) {
 			err = errors.New("it is not the one that was proven")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("prove recipe of %s: %w", k.plan.open[i].Blob.Digest, err)
+			return nil, fmt.Errorf("prove recipe of %s: %w", k.plan.open[i].DiffID, err)
 		}
 	}
 	for i, want := range k.prefixes {
@@ -166,16 +187,19 @@ func encodeRecipes(tars []recipe.Tar, prefixes [][]recipe.Extent) ([]byte, error
 
 func (k *packer) bounds() recipe.Bounds {
 	b := recipe.Bounds{Segments: k.segments, Sources: len(k.sources.layers)}
-	for _, l := range k.plan.open[:len(k.tars)] {
-		b.Tars = append(b.Tars, l.Blob.Size)
+	for _, t := range k.plan.open[:len(k.tars)] {
+		b.Tars = append(b.Tars, t.size)
 	}
 	return b
 }
 
 func (k *packer) catalog() catalog {
 	c := catalog{Images: k.plan.images, Segments: k.segments}
-	for _, l := range k.plan.open {
-		c.Tars = append(c.Tars, tarEntry{l.Blob.Digest, l.Blob.Size})
+	for _, t := range k.plan.open {
+		c.Tars = append(c.Tars, tarEntry{t.DiffID, t.size})
+	}
+	for _, s := range k.plan.streams {
+		c.Streams = append(c.Streams, streamEntry{s.blob.Digest, s.blob.Size, s.tar, s.recipe.length})
 	}
 	if len(k.plan.need)+len(k.sources.layers) == 0 {
 		return c

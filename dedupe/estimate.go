@@ -8,23 +8,45 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/imgpack/imgpack/dedupe/internal/recipe"
 	"github.com/imgpack/imgpack/dedupe/internal/segment"
 	"github.com/imgpack/imgpack/dedupe/internal/split"
 )
 
-// estimate reads the open layers, finds out what they share, and compresses a
-// sample of what is left.
+// estimate reads the layers that are held open, finds out what they share, and
+// compresses a sample of what is left. Of compressed layers from far away it
+// reads nothing, and counts them as they are.
 func (p *chunkPlan) estimate(ctx context.Context, o Options) (*Summary, error) {
+	p, err := p.guess(ctx, o)
+	if err != nil {
+		return nil, err
+	}
 	k := newPacker(p, o)
 	k.sample = &sample{}
 	if err := k.run(ctx); err != nil {
 		return nil, err
+	}
+	for i, t := range k.tars {
+		p.open[i].size = lengthOf(t)
 	}
 	ratio, err := k.sample.ratio(p.level, o.jobs())
 	if err != nil {
 		return nil, err
 	}
 	k.packed = int64(float64(k.contents) * ratio)
+	return k.guessed()
+}
+
+func lengthOf(t recipe.Tar) (n int64) {
+	for _, r := range t.Runs {
+		n += r.Head + r.Body
+	}
+	return n
+}
+
+// guessed is the summary of an estimate.
+func (k *packer) guessed() (*Summary, error) {
+	p := k.plan
 	recipes, err := encodeRecipes(k.tars, nil)
 	if err != nil {
 		return nil, err
@@ -35,7 +57,15 @@ func (p *chunkPlan) estimate(ctx context.Context, o Options) (*Summary, error) {
 	}
 	s := k.summary()
 	segments := k.contents/int64(p.segmentSize()) + 1
-	rest := k.packed + int64(len(recipes)) + int64(len(p.images)) + segmentBytes*segments + blobBytes*int64(len(p.carried)+len(p.open))
+	rest := k.packed + int64(len(recipes)) + int64(len(p.images)) + segmentBytes*segments
+	rest += blobBytes * int64(len(p.carried)+len(p.open)+len(p.streams)+len(p.unread))
+	for _, h := range p.streams {
+		rest += h.recipe.length
+	}
+	for _, d := range p.unread {
+		s.Unread += d.Size
+	}
+	rest += s.Unread
 	for _, d := range p.carried {
 		s.Totals.Stored += d.Size
 	}

@@ -96,11 +96,11 @@ var errTooManyPieces = errors.New("the window has too many chunks")
 
 // scan takes the layers of a window apart. It returns errTooManyPieces for more
 // than fit into memory, unless there is only one.
-func (g *gatherer) scan(ctx context.Context, window []manifests.Layer, jobs int, progress manifests.Progress) ([]pieces, error) {
+func (g *gatherer) scan(ctx context.Context, window []openTar, jobs int, progress manifests.Progress) ([]pieces, error) {
 	out := make([]pieces, len(window))
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(jobs)
-	for _, i := range largestFirst(window) {
+	for _, i := range largestFirst(len(window), func(i int) int64 { return window[i].size }) {
 		group.Go(func() error {
 			s := &sink{gatherer: g, layer: i, alone: len(window) == 1}
 			if err := g.layer(gctx, window[i], s, progress); err != nil {
@@ -122,32 +122,37 @@ func (g *gatherer) scan(ctx context.Context, window []manifests.Layer, jobs int,
 	return out, g.spool.flush()
 }
 
-func largestFirst(window []manifests.Layer) []int {
-	order := make([]int, len(window))
+// largestFirst is the order in which to work on n things of some size.
+func largestFirst(n int, size func(i int) int64) []int {
+	order := make([]int, n)
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		return cmp.Compare(window[b].Blob.Size, window[a].Blob.Size)
-	})
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(size(b), size(a)) })
 	return order
 }
 
 // layer reads one layer to its proven end.
-func (g *gatherer) layer(ctx context.Context, l manifests.Layer, s *sink, progress manifests.Progress) error {
-	tar, err := openLayerTar(ctx, g.plan.graph, l, progress)
+func (g *gatherer) layer(ctx context.Context, t openTar, s *sink, progress manifests.Progress) error {
+	tar, err := openLayerTar(ctx, g.plan.source, t.Layer, progress)
 	if err != nil {
 		return err
 	}
 	defer tar.Close()
-	in := &boundedReader{in: tar, left: l.Blob.Size, over: func() error {
-		return manifests.Bad(manifests.KindSize, "blob "+string(l.Blob.Digest), "longer than the %d bytes its descriptor says", l.Blob.Size)
+	if t.size == unknownSize {
+		if err := split.Tar(tar, s); err != nil {
+			return err
+		}
+		return s.end()
+	}
+	in := &boundedReader{in: tar, left: t.size, over: func() error {
+		return manifests.Bad(manifests.KindSize, "blob "+string(t.DiffID), "longer than the %d bytes it should have", t.size)
 	}}
 	if err := split.Tar(in, s); err != nil {
 		return err
 	}
 	if in.left > 0 {
-		return manifests.Bad(manifests.KindTruncated, "blob "+string(l.Blob.Digest), "%d of %d bytes are missing", in.left, l.Blob.Size)
+		return manifests.Bad(manifests.KindTruncated, "blob "+string(t.DiffID), "%d of %d bytes are missing", in.left, t.size)
 	}
 	return s.end()
 }

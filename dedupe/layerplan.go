@@ -29,7 +29,7 @@ func newLayerPlan(s *selection) (*layerPlan, error) {
 	if len(p.all) > maxBlobs {
 		return nil, manifests.Bad(manifests.KindLimit, "bundle", "%d blobs are more than %d", len(p.all), maxBlobs)
 	}
-	rest, err := tarball.NewPlan(p.members(p.all, nil))
+	rest, err := tarball.NewPlan(members(p.graph, p.all, nil))
 	if err != nil {
 		return nil, err
 	}
@@ -71,11 +71,11 @@ func (p *layerPlan) headMembers() []tarball.Member {
 }
 
 // members are the members of blobs, which tell progress of what is read.
-func (s *selection) members(blobs []ocispec.Descriptor, progress manifests.Progress) []tarball.Member {
+func members(source manifests.Fetcher, blobs []ocispec.Descriptor, progress manifests.Progress) []tarball.Member {
 	members := make([]tarball.Member, len(blobs))
 	for i, b := range blobs {
 		members[i] = tarball.Member{Name: memberName(b.Digest), Size: b.Size, Open: func(ctx context.Context) (io.ReadCloser, error) {
-			r, err := s.graph.Fetch(ctx, b)
+			r, err := source.Fetch(ctx, b)
 			return progress.Watch(r, b), err
 		}}
 	}
@@ -108,7 +108,7 @@ func (p *layerPlan) writeFile(ctx context.Context, path string, o Options) (*Sum
 		if err := t.WriteAt(ctx, f, o.jobs(), again.have(ctx, left)); err != nil {
 			return err
 		}
-		resumed = again.bytes.Load()
+		resumed = again.bytes
 		return checkWritten(f, path, p.size, p.summary.Digest)
 	})
 	if err != nil {
@@ -129,7 +129,7 @@ func (p *layerPlan) write(ctx context.Context, w io.Writer, o Options) (*Summary
 }
 
 func (p *layerPlan) tar(o Options) (*tarball.Plan, error) {
-	t, err := tarball.NewPlan(append(p.headMembers(), p.members(p.all, o.Progress)...))
+	t, err := tarball.NewPlan(append(p.headMembers(), members(p.graph, p.all, o.Progress)...))
 	if err == nil && t.Size() != p.size {
 		err = fmt.Errorf("lay out bundle: %d bytes, planned %d", t.Size(), p.size)
 	}

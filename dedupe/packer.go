@@ -47,7 +47,7 @@ func newPacker(p *chunkPlan, o Options) *packer {
 }
 
 func (k *packer) run(ctx context.Context) error {
-	for _, w := range k.plan.windows(k.o.SpoolLimit) {
+	for _, w := range windows(k.plan.open, k.o.SpoolLimit) {
 		if err := k.window(ctx, w, k.o.Progress); err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func (k *packer) run(ctx context.Context) error {
 	return nil
 }
 
-func (k *packer) window(ctx context.Context, layers []manifests.Layer, progress manifests.Progress) error {
+func (k *packer) window(ctx context.Context, layers []openTar, progress manifests.Progress) error {
 	if err := k.begin(); err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func baseBytes(t recipe.Tar) (n int64) {
 }
 
 // store writes the segments of a window, and proves its tars.
-func (k *packer) store(ctx context.Context, layers []manifests.Layer, l layout) error {
+func (k *packer) store(ctx context.Context, layers []openTar, l layout) error {
 	cuts := k.cuts(l.fresh, int64(k.plan.segmentSize()))
 	for _, c := range cuts {
 		k.segments = append(k.segments, k.length(c))

@@ -1,6 +1,9 @@
 package dedupe
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/opencontainers/go-digest"
 
 	"github.com/imgpack/imgpack/manifests"
@@ -8,19 +11,94 @@ import (
 
 // summary says what is known once all windows are done.
 func (k *packer) summary() *Summary {
-	c := k.plan.counts
-	s := &Summary{Temp: k.plan.tempWith(k.o.SpoolLimit), Rows: append([]Row(nil), c.rows...), Totals: c.totals}
-	for i, l := range k.plan.open {
-		s.Rows[c.row[l.Blob.Digest]].NewContent += k.fresh[i]
+	p := k.plan
+	s := &Summary{Temp: p.tempWith(k.o.SpoolLimit), Rows: slices.Clone(p.counts.rows), Totals: p.counts.totals}
+	row := p.tarRows()
+	for i, t := range p.open {
+		s.Rows[row[t.DiffID]].NewContent += k.fresh[i]
 	}
 	t := &s.Totals
 	t.SavedByBase = k.fromBases
-	for _, d := range k.plan.need {
+	for _, d := range p.need {
 		t.SavedByBase += d.Size
 	}
-	t.SavedByChunks = k.plan.openBytes() - k.fromBases - k.contents
+	t.GrownByOpening = p.grown()
+	t.SavedByChunks = p.openBytes() - k.fromBases - k.contents
 	t.SavedByCompression = k.contents - k.packed
+	t.Models, t.Reasons = p.models(), p.reasonTotals()
 	return s
+}
+
+// tarRows tells which row first needs each open tar, by whatever blob.
+func (p *chunkPlan) tarRows() map[digest.Digest]int {
+	rows := map[digest.Digest]int{}
+	note := func(tar digest.Digest, row int) {
+		if first, ok := rows[tar]; !ok || row < first {
+			rows[tar] = row
+		}
+	}
+	for _, t := range p.open {
+		note(t.DiffID, p.counts.row[t.Blob.Digest])
+	}
+	for _, s := range p.streams {
+		note(s.tar, p.counts.row[s.blob.Digest])
+	}
+	return rows
+}
+
+// grown is how much more the open tars and the recipes are than the blobs that
+// they stand for.
+func (p *chunkPlan) grown() int64 {
+	n := p.openBytes()
+	for _, t := range p.open {
+		if t.Compression == manifests.Uncompressed {
+			n -= t.Blob.Size
+		}
+	}
+	for _, s := range p.streams {
+		n += s.recipe.length - s.blob.Size
+	}
+	return n
+}
+
+// models sums up streams, the encoder with most bytes first.
+func (p *chunkPlan) models() (list []ModelTotal) {
+	for _, s := range p.streams {
+		i := slices.IndexFunc(list, func(m ModelTotal) bool { return m.Model == s.model })
+		if i < 0 {
+			i = len(list)
+			list = append(list, ModelTotal{Model: s.model})
+		}
+		list[i].Layers++
+		list[i].Bytes += s.blob.Size
+		list[i].Recipes += s.recipe.length
+	}
+	slices.SortFunc(list, func(a, b ModelTotal) int {
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Model, b.Model))
+	})
+	return list
+}
+
+// reasonTotals sums up the layers that are carried, the reason for most bytes
+// first.
+func (p *chunkPlan) reasonTotals() (list []ReasonTotal) {
+	for _, d := range p.carried {
+		reason, ok := p.reasons[d.Digest]
+		if !ok {
+			continue // it is no layer
+		}
+		i := slices.IndexFunc(list, func(r ReasonTotal) bool { return r.Reason == reason })
+		if i < 0 {
+			i = len(list)
+			list = append(list, ReasonTotal{Reason: reason})
+		}
+		list[i].Layers++
+		list[i].Bytes += d.Size
+	}
+	slices.SortFunc(list, func(a, b ReasonTotal) int {
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Reason, b.Reason))
+	})
+	return list
 }
 
 // collect notes the chunks of a layer's bodies for a receipt.
@@ -38,8 +116,8 @@ func (k *packer) collect(p pieces) (out []chunkAt) {
 	return out
 }
 
-// receipt says what the other side has once it has the bundle. A compressed
-// layer is known as a blob alone, unless a base knew its chunks.
+// receipt says what the other side has once it has the bundle. A carried layer
+// is known as a blob alone, unless a base knew its chunks.
 func (k *packer) receipt(d digest.Digest) *Base {
 	b := newBaseBuilder(BaseID{Digest: d}, k.plan.graph)
 	chunks := map[digest.Digest][]chunkAt{}

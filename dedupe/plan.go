@@ -72,6 +72,8 @@ func NewPlan(g *manifests.Graph, o PlanOptions) (*Plan, error) {
 // Estimate says what WriteFile would do, and writes nothing. In layer mode
 // nothing is read and the summary is exact. In chunk mode open layers are read,
 // what they share is exact, and how far it compresses is told from a sample.
+// Compressed layers are held open if they look like it, unless they come from
+// far away: those are counted as they are.
 func (p *Plan) Estimate(ctx context.Context, o Options) (*Summary, error) {
 	return p.estimate(ctx, o)
 }
@@ -92,11 +94,12 @@ func (p *Plan) Write(ctx context.Context, w io.Writer, o Options) (*Summary, err
 }
 
 // Transfer is how many bytes of blobs writing the bundle tells Options.Progress
-// of.
+// of, once layers have been studied.
 func (p *Plan) Transfer() int64 { return p.transfer() }
 
 // Temp is an upper bound of the temporary space that writing the bundle takes,
-// in bytes, besides the bundle itself.
+// in bytes, besides the bundle itself. Compressed layers are taken to unpack to
+// four times their size, which real ones seldom exceed.
 func (p *Plan) Temp() int64 { return p.temp() }
 
 // selection is what goes into a bundle, however it is stored.

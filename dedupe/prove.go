@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/imgpack/imgpack/dedupe/internal/recipe"
-	"github.com/imgpack/imgpack/manifests"
 )
 
 // walkSum is a digest of the ranges that a tar is put together by.
@@ -41,7 +40,7 @@ func walked(w *recipe.Walk, yield func(recipe.Extent) error) (sum walkSum, err e
 
 // prove puts the tars of a window together again, from the recipes as a reader
 // will have them and from the spool.
-func (k *packer) prove(ctx context.Context, layers []manifests.Layer, l layout) error {
+func (k *packer) prove(ctx context.Context, layers []openTar, l layout) error {
 	first := len(k.tars) - len(layers)
 	blob, err := encodeRecipes(k.tars[first:], make([][]recipe.Extent, len(k.segments)))
 	if err != nil {
@@ -57,11 +56,11 @@ func (k *packer) prove(ctx context.Context, layers []manifests.Layer, l layout) 
 	places := k.places(l)
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(k.o.jobs())
-	for _, i := range largestFirst(layers) {
+	for _, i := range largestFirst(len(layers), func(i int) int64 { return layers[i].size }) {
 		group.Go(func() (err error) {
-			k.proofs[first+i], err = k.proveTar(gctx, set.Walk(i), layers[i], places)
+			k.proofs[first+i], err = k.proveTar(gctx, set.Walk(i), layers[i].DiffID, places)
 			if err != nil {
-				return fmt.Errorf("prove layer %s: %w", layers[i].Blob.Digest, err)
+				return fmt.Errorf("prove layer %s: %w", layers[i].DiffID, err)
 			}
 			return nil
 		})
@@ -69,8 +68,8 @@ func (k *packer) prove(ctx context.Context, layers []manifests.Layer, l layout) 
 	return group.Wait()
 }
 
-func (k *packer) proveTar(ctx context.Context, w *recipe.Walk, l manifests.Layer, p *places) (walkSum, error) {
-	h := l.Blob.Digest.Algorithm().Hash()
+func (k *packer) proveTar(ctx context.Context, w *recipe.Walk, want digest.Digest, p *places) (walkSum, error) {
+	h := want.Algorithm().Hash()
 	from := &spoolReader{places: p, spool: k.spool.file}
 	sum, err := walked(w, func(e recipe.Extent) error {
 		if err := ctx.Err(); err != nil {
@@ -81,7 +80,7 @@ func (k *packer) proveTar(ctx context.Context, w *recipe.Walk, l manifests.Layer
 	if err != nil {
 		return sum, err
 	}
-	if got := digest.NewDigest(l.Blob.Digest.Algorithm(), h); got != l.Blob.Digest {
+	if got := digest.NewDigest(want.Algorithm(), h); got != want {
 		return sum, fmt.Errorf("put together again it hashes to %s", got)
 	}
 	return sum, nil

@@ -13,6 +13,7 @@ type Summary struct {
 	Digest  digest.Digest // identity of the bundle: the digest of its index.json
 	Resumed int64         // bytes of blobs that an unfinished file held already
 	Temp    int64         // upper bound of the temporary space besides the file, in bytes
+	Unread  int64         // bytes of layers from far away that an estimate counts as they are
 	Rows    []Row         // what each root brings, in the order of the bundle
 	Totals  Totals        // of Rows
 
@@ -34,7 +35,7 @@ type Row struct {
 }
 
 // Totals sums up the rows of a bundle. Bytes without all that is saved, and
-// with the few bytes that chunk mode itself adds, is Stored.
+// with GrownByOpening and the few bytes that chunk mode itself adds, is Stored.
 type Totals struct {
 	Images                int   // rows
 	Layers                int   // of all rows
@@ -44,7 +45,27 @@ type Totals struct {
 
 	SavedByLayers      int64 // whole blobs that rows share
 	SavedByBase        int64 // blobs, and ranges of open layers, that a base has
+	GrownByOpening     int64 // what the tars of compressed layers, and the recipes, are more than their blobs
 	SavedByChunks      int64 // contents that open layers share
 	SavedByCompression int64 // of what contents are left
 	Stored             int64 // all blobs of the file
+
+	Models  []ModelTotal  // of Open: compressed layers that are given back from their tars
+	Reasons []ReasonTotal // of Carried
+}
+
+// ModelTotal sums up the compressed layers that are held open and that one
+// encoder made.
+type ModelTotal struct {
+	Model   string // of the encoder, for people
+	Layers  int
+	Bytes   int64 // of blobs
+	Recipes int64 // bytes of recipes
+}
+
+// ReasonTotal sums up the layers that are carried for one reason.
+type ReasonTotal struct {
+	Reason Reason
+	Layers int
+	Bytes  int64
 }

@@ -14,13 +14,13 @@ import (
 	"github.com/imgpack/imgpack/manifests"
 )
 
-// openLayerTar gives the tar of a layer of g, whatever its source holds the layer
+// openLayerTar gives the tar of a layer, whatever its source holds the layer
 // as; io.EOF means that its diffID is proven. Progress is told of the layer's
 // blob, whose size it adds up to. What is wrong with the layer is a
 // *manifests.ContentError. The caller closes the reader.
-func openLayerTar(ctx context.Context, g *manifests.Graph, l manifests.Layer, p manifests.Progress) (io.ReadCloser, error) {
+func openLayerTar(ctx context.Context, source layerSource, l manifests.Layer, p manifests.Progress) (io.ReadCloser, error) {
 	t := &tarReader{stopped: ctx.Err, layer: l}
-	in, err := g.OpenLayer(ctx, l)
+	in, err := source.OpenLayer(ctx, l)
 	if err == nil {
 		t.in, t.closers = p.WatchLayer(in, l.Blob), []io.Closer{in}
 		return t, nil
@@ -28,7 +28,7 @@ func openLayerTar(ctx context.Context, g *manifests.Graph, l manifests.Layer, p 
 	if !errors.Is(err, manifests.ErrCompressed) {
 		return nil, t.blame(err)
 	}
-	if in, err = g.Fetch(ctx, l.Blob); err != nil {
+	if in, err = source.Fetch(ctx, l.Blob); err != nil {
 		return nil, t.blame(err)
 	}
 	content, err := codec.NewReader(p.WatchLayer(in, l.Blob), codec.Format(l.Compression))
@@ -37,7 +37,7 @@ func openLayerTar(ctx context.Context, g *manifests.Graph, l manifests.Layer, p 
 	}
 	t.in, t.closers = content, []io.Closer{content, in}
 	if l.Compression != manifests.Uncompressed {
-		t.in = &boundedReader{in: content, left: min(max(layertar.RatioFree, layertar.MaxRatio*l.Blob.Size), maxBlobSize), over: t.tooLarge}
+		t.in = &boundedReader{in: content, left: maxTar(l), over: tooLarge(l)}
 	}
 	t.hash = l.DiffID.Algorithm().Hash()
 	return t, nil
@@ -85,8 +85,16 @@ func (t *tarReader) finish() error {
 
 func (t *tarReader) subject() string { return "layer " + string(t.layer.Blob.Digest) }
 
-func (t *tarReader) tooLarge() error {
-	return manifests.Bad(manifests.KindLimit, t.subject(), "its tar is more than %d times as large as its blob", layertar.MaxRatio)
+// maxTar bounds the tar of a compressed layer.
+func maxTar(l manifests.Layer) int64 {
+	return min(max(layertar.RatioFree, layertar.MaxRatio*l.Blob.Size), maxBlobSize)
+}
+
+// tooLarge makes the error for a tar beyond that.
+func tooLarge(l manifests.Layer) func() error {
+	return func() error {
+		return manifests.Bad(manifests.KindLimit, "layer "+string(l.Blob.Digest), "its tar is more than %d times as large as its blob", layertar.MaxRatio)
+	}
 }
 
 // blame says which layer an error is of, and makes a *manifests.ContentError of

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"sync/atomic"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,7 +23,7 @@ type Options struct {
 	// jobs take 380 MiB at LevelDefault and 900 at LevelMax, and 100 bytes for
 	// each chunk that is put in order at a time.
 	Jobs     int
-	Progress manifests.Progress // told of every byte of a blob that goes into the bundle
+	Progress manifests.Progress // told of every byte of a blob that goes into the bundle, and before of those that are studied
 	Replace  bool               // WriteFile may replace an existing file
 
 	// SpoolDir is where Write keeps temporary data in chunk mode, in a file
@@ -34,6 +34,16 @@ type Options struct {
 	// in chunk mode, and so bounds the temporary space; one layer may be
 	// larger. 0 means 16 GiB.
 	SpoolLimit int64
+
+	// Phase, if it is not nil, is told of a phase that begins, and of how many
+	// bytes Progress will be told of in it.
+	Phase func(p Phase, bytes int64)
+
+	// RecipeCache is a directory in which the recipes of layers that have been
+	// studied are kept, at most 256 MiB of them, so that they need not be studied
+	// again; "" is none. It is made where it is not there. That it fails is no
+	// error.
+	RecipeCache string
 
 	// Keep says of an error whether WriteFile, which ends with it, leaves the
 	// unfinished file: the next WriteFile to that path with a Keep goes on
@@ -94,7 +104,10 @@ type leftover struct {
 	skip     int             // members before the first blob
 	offset   func(int) int64 // of a member's content
 	progress manifests.Progress
-	bytes    atomic.Int64 // of blobs found
+
+	mu    sync.Mutex
+	found map[digest.Digest]bool
+	bytes int64 // of blobs found
 }
 
 // have is for tarball.Plan.WriteAt. It hashes what lies in a blob's place.
@@ -111,10 +124,20 @@ func (l *leftover) have(ctx context.Context, left bool) func(i int) bool {
 		if _, err := io.Copy(io.Discard, manifests.VerifyReader(in, d)); err != nil {
 			return false
 		}
-		l.bytes.Add(d.Size)
+		l.note(d)
 		if l.progress != nil {
 			l.progress(d, d.Size)
 		}
 		return true
 	}
+}
+
+func (l *leftover) note(d ocispec.Descriptor) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.found == nil {
+		l.found = map[digest.Digest]bool{}
+	}
+	l.found[d.Digest] = true
+	l.bytes += d.Size
 }

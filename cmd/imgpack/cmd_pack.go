@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/imgpack/imgpack/dedupe"
-	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 )
@@ -219,8 +218,8 @@ func (o *packOptions) write(ctx context.Context, a *app, out *sink, plan *dedupe
 	})
 	if err != nil {
 		f := &failure{Op: "pack", Subject: out.path, Message: "cannot pack into " + quote.Clean(out.path), Kept: out.kept(), Err: err}
-		if n, ok := out.unfinished(); ok && !o.noResume && worthKeeping(ctx, err) {
-			f.Kept += fmt.Sprintf("; %s of it are kept in %s", a.size(n), quote.Clean(atomicfile.TempPath(out.path)))
+		if n, files := out.unfinished(); n > 0 && !o.noResume && worthKeeping(ctx, err) {
+			f.Kept += fmt.Sprintf("; %s of it are kept in %s", a.size(n), strings.Join(files, ", "))
 			f.Hint = "run the same line again to go on from there"
 		}
 		return nil, f

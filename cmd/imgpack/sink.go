@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/imgpack/imgpack/dedupe"
 	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
@@ -75,16 +76,19 @@ func (s *sink) write(ctx context.Context, w writer) error {
 // toStdout reports that standard output is taken, so that words go to stderr.
 func (s *sink) toStdout() bool { return s.path == "-" }
 
-// unfinished is how much of a failed write was kept to go on from.
-func (s *sink) unfinished() (int64, bool) {
+// unfinished is how much of a failed write was kept to go on from, and in which
+// files.
+func (s *sink) unfinished() (n int64, files []string) {
 	if s.stream != nil {
-		return 0, false
+		return 0, nil
 	}
-	st, err := os.Lstat(atomicfile.TempPath(s.path))
-	if err != nil || !st.Mode().IsRegular() {
-		return 0, false
+	for _, path := range []string{atomicfile.TempPath(s.path), dedupe.BlobsPath(s.path)} {
+		if st, err := os.Lstat(path); err == nil && st.Mode().IsRegular() && st.Size() > 0 {
+			n += st.Size()
+			files = append(files, quote.Clean(path))
+		}
 	}
-	return st.Size(), true
+	return n, files
 }
 
 // kept says what a failed write left alone.

@@ -1,0 +1,92 @@
+package dedupe
+
+import (
+	"cmp"
+	"context"
+	"errors"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// Phase is a part of the work of packing.
+type Phase string
+
+// The phases, in their order.
+const (
+	PhaseStudy Phase = "study" // how layers were compressed is found out; only where there are such
+	PhaseWrite Phase = "write"
+)
+
+func (o Options) begin(p Phase, bytes int64) {
+	if o.Phase != nil {
+		o.Phase(p, bytes)
+	}
+}
+
+// prepare studies the compressed layers of a plan, and gives the plan in which
+// all is decided. open opens the file for blobs from far away. end, never nil,
+// frees what the new plan reads from; it may keep the blobs for a later run.
+func (p *chunkPlan) prepare(ctx context.Context, o Options, open openSpool) (d *chunkPlan, end func(keep bool) error, err error) {
+	decided := *p
+	d = &decided
+	d.recipes = &recipeFile{dir: cmp.Or(o.SpoolDir, ".")}
+	end = func(bool) error { return d.recipes.close() }
+	if far := p.far(); len(far) > 0 {
+		if d.spool, err = newBlobSpool(p.graph, far, open); err != nil {
+			return d, end, err
+		}
+		end = func(keep bool) error { return errors.Join(d.recipes.close(), d.spool.end(keep)) }
+		d.source = d.spool
+	}
+	if len(p.packed) > 0 {
+		err = d.study(ctx, o)
+	}
+	o.begin(PhaseWrite, d.transfer())
+	return d, end, err
+}
+
+// study decides what becomes of the compressed layers.
+func (p *chunkPlan) study(ctx context.Context, o Options) error {
+	o.begin(PhaseStudy, studyPasses*p.packedBytes())
+	s := &study{o: o, source: p.source, cache: recipeCache(o.RecipeCache), recipes: p.recipes}
+	layers := p.packed
+	list, err := s.layers(ctx, layers)
+	if err != nil {
+		return err
+	}
+	verdicts := map[digest.Digest]verdict{}
+	for i, l := range layers {
+		verdicts[l.Blob.Digest] = list[i]
+	}
+	return p.arrange(verdicts)
+}
+
+// guess is the plan that prepare would likely make, for an estimate: what
+// compressed layers unpack to is not known in it.
+func (p *chunkPlan) guess(ctx context.Context, o Options) (*chunkPlan, error) {
+	decided := *p
+	s := &study{o: o, guess: true, source: p.source, cache: recipeCache(o.RecipeCache)}
+	s.o.Progress = nil
+	var near []manifests.Layer
+	verdicts := map[digest.Digest]verdict{}
+	for _, l := range p.packed {
+		if p.graph.Local(l.Blob.Digest) {
+			near = append(near, l)
+			continue
+		}
+		verdicts[l.Blob.Digest] = verdict{unread: true}
+		if o.Progress != nil {
+			o.Progress(l.Blob, l.Blob.Size)
+		}
+	}
+	list, err := s.layers(ctx, near)
+	if err != nil {
+		return nil, err
+	}
+	for i, l := range near {
+		verdicts[l.Blob.Digest] = list[i]
+	}
+	return &decided, decided.arrange(verdicts)
+}

@@ -1,0 +1,252 @@
+package dedupe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/imgpack/imgpack/internal/recompress"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// Reason says why a layer is carried as it is.
+type Reason string
+
+// The reasons.
+const (
+	ReasonEncoder Reason = "made by an encoder that is not known"
+	ReasonFormat  Reason = "damaged, or not compressed as its media type says"
+	ReasonDiffID  Reason = "not what its config says"
+	ReasonSize    Reason = "unpacks to far more than its size"
+	ReasonProof   Reason = "does not come back exact"
+	ReasonLimit   Reason = "beyond what one bundle can hold open"
+)
+
+// verdict is what becomes of a compressed layer: it is held open if why is "".
+type verdict struct {
+	recipe keptRecipe
+	model  string // of the encoder, for people
+	tar    int64  // length of the layer's tar
+	why    Reason // it is carried
+	unread bool   // nothing is known of it
+}
+
+// study finds out which compressed layers can be given back from their tars: it
+// finds their recipes, and proves each by the code that readers run.
+type study struct {
+	o       Options
+	guess   bool // from the head of a layer alone; and of what is far away nothing
+	source  layerSource
+	cache   recipeCache
+	recipes *recipeFile
+	slots   chan struct{} // parts worked on at once, of all layers
+}
+
+// maxStudied bounds the layers that are studied at a time: to read one stream
+// takes a processor, and gives work to a few.
+const maxStudied = 4
+
+// studyPasses is how often the study reads a layer, and tells Progress so.
+const studyPasses = 2
+
+// layers studies layers, and gives their verdicts in the same order.
+func (s *study) layers(ctx context.Context, layers []manifests.Layer) ([]verdict, error) {
+	s.slots = make(chan struct{}, s.o.jobs())
+	out := make([]verdict, len(layers))
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(min(s.o.jobs(), maxStudied))
+	for _, i := range largestFirst(len(layers), func(i int) int64 { return layers[i].Blob.Size }) {
+		group.Go(func() (err error) {
+			out[i], err = s.layer(gctx, layers[i])
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	s.cache.trim()
+	return out, ctx.Err()
+}
+
+// layer studies one layer. What is wrong with its tar alone is no error, for
+// the blob can be carried.
+func (s *study) layer(ctx context.Context, l manifests.Layer) (verdict, error) {
+	if err := ctx.Err(); err != nil {
+		return verdict{}, err
+	}
+	told := &toldOnce{progress: s.o.Progress, blob: l.Blob, left: studyPasses * l.Blob.Size}
+	found, known := s.cache.get(l)
+	if !known {
+		var why Reason
+		var err error
+		if found, why, err = s.examine(ctx, l, told.tell); err != nil || why != "" {
+			told.rest()
+			return verdict{why: why}, err
+		}
+	}
+	kept, err := s.recipes.add(found.recipe)
+	told.rest()
+	return verdict{recipe: kept, model: found.model, tar: found.tar}, err
+}
+
+// examine finds a layer's recipe, or why there is none.
+func (s *study) examine(ctx context.Context, l manifests.Layer, p manifests.Progress) (foundRecipe, Reason, error) {
+	source := &blamingSource{layerSource: s.source}
+	found, err := s.find(ctx, source, l, p)
+	if err == nil && !s.guess {
+		err = s.prove(ctx, source, l, found, p)
+	}
+	why, known := reasonOf(err)
+	switch {
+	case ctx.Err() != nil:
+		return found, "", ctx.Err()
+	case source.err != nil:
+		return found, "", source.err
+	case known:
+		return found, why, nil
+	case err != nil:
+		return found, "", fmt.Errorf("study layer %s: %w", l.Blob.Digest, err)
+	}
+	if !s.guess {
+		s.cache.put(l, found)
+	}
+	return found, "", nil
+}
+
+// foundRecipe is a recipe that has been proven.
+type foundRecipe struct {
+	recipe []byte
+	model  string
+	tar    int64
+}
+
+// find finds a recipe. It reads the blob to its proven end, also if there is
+// none: it is fetched once alone.
+func (s *study) find(ctx context.Context, source layerSource, l manifests.Layer, p manifests.Progress) (foundRecipe, error) {
+	in, err := source.Fetch(ctx, l.Blob)
+	if err != nil {
+		return foundRecipe{}, err
+	}
+	defer in.Close()
+	in = p.Watch(in, l.Blob)
+	content := &boundedWriter{left: maxTar(l), over: tooLarge(l)}
+	raw, info, err := recompress.Find(ctx, in, content, s.options())
+	if _, rest := io.Copy(struct{ io.Writer }{io.Discard}, in); err == nil {
+		err = rest
+	}
+	return foundRecipe{recipe: raw, model: info.Model, tar: info.Content}, err
+}
+
+func (s *study) options() recompress.Options {
+	return recompress.Options{Jobs: s.o.jobs(), Slots: s.slots}
+}
+
+var errNotExact = errors.New("the stream does not come back exact")
+
+// prove makes the blob from the layer's tar, whose diffID it proves as well.
+func (s *study) prove(ctx context.Context, source layerSource, l manifests.Layer, r foundRecipe, p manifests.Progress) error {
+	tar, err := openLayerTar(ctx, source, l, p)
+	if err != nil {
+		return err
+	}
+	defer tar.Close()
+	h := l.Blob.Digest.Algorithm().Digester()
+	err = recompress.Restore(ctx, h.Hash(), tar, r.recipe, l.Blob.Size, s.options())
+	if _, rest := io.Copy(struct{ io.Writer }{io.Discard}, tar); rest != nil {
+		return rest // which explains err
+	}
+	if err == nil && h.Digest() != l.Blob.Digest {
+		err = errNotExact
+	}
+	return err
+}
+
+// reasonOf says why a layer is carried whose study ended with err.
+func reasonOf(err error) (why Reason, known bool) {
+	var content *manifests.ContentError
+	switch {
+	case errors.Is(err, recompress.ErrHopeless):
+		return ReasonEncoder, true
+	case errors.Is(err, recompress.ErrFormat):
+		return ReasonFormat, true
+	case errors.Is(err, errNotExact), errors.Is(err, recompress.ErrRecipe), errors.Is(err, recompress.ErrUnknown):
+		return ReasonProof, true
+	case !errors.As(err, &content):
+		return "", false
+	case content.Kind == manifests.KindDiffID:
+		return ReasonDiffID, true
+	case content.Kind == manifests.KindLimit:
+		return ReasonSize, true
+	}
+	return ReasonFormat, true
+}
+
+// blamingSource remembers what went wrong with a blob, to tell it from what is
+// wrong with its tar.
+type blamingSource struct {
+	layerSource
+	err error // the first
+}
+
+func (b *blamingSource) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	in, err := b.layerSource.Fetch(ctx, d)
+	if err != nil {
+		b.blame(err)
+		return nil, err
+	}
+	return &blamingReader{in, b}, nil
+}
+
+func (b *blamingSource) blame(err error) {
+	if b.err == nil {
+		b.err = err
+	}
+}
+
+type blamingReader struct {
+	io.ReadCloser
+	source *blamingSource
+}
+
+func (b *blamingReader) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.source.blame(err)
+	}
+	return n, err
+}
+
+// boundedWriter gives the error over makes in place of taking what is beyond a
+// bound.
+type boundedWriter struct {
+	left int64
+	over func() error
+}
+
+func (b *boundedWriter) Write(p []byte) (int, error) {
+	if b.left -= int64(len(p)); b.left < 0 {
+		return 0, b.over()
+	}
+	return len(p), nil
+}
+
+// toldOnce tells of a blob that is read several times: as much as was promised,
+// whatever is read.
+type toldOnce struct {
+	progress manifests.Progress
+	blob     ocispec.Descriptor
+	left     int64
+}
+
+func (t *toldOnce) tell(_ ocispec.Descriptor, n int64) {
+	n = min(n, t.left)
+	if t.left -= n; n > 0 && t.progress != nil {
+		t.progress(t.blob, n)
+	}
+}
+
+func (t *toldOnce) rest() { t.tell(t.blob, t.left) }
