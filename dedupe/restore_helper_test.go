@@ -2,6 +2,7 @@ package dedupe
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"io"
 	"math/rand/v2"
@@ -15,6 +16,7 @@ import (
 	"github.com/imgpack/imgpack/dedupe/internal/recipe"
 	"github.com/imgpack/imgpack/dedupe/internal/segment"
 	"github.com/imgpack/imgpack/fixtures"
+	"github.com/imgpack/imgpack/internal/recompress"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -28,8 +30,39 @@ type draft struct {
 	origin   []BaseID
 	level    segment.Level
 	recipes  []byte // instead of those of tars
+	streams  []draftStream
 
 	joined []byte // the contents
+}
+
+// draftStream is a compressed layer that is given back from a tar.
+type draftStream struct {
+	tar    int
+	blob   []byte
+	recipe []byte
+}
+
+// compressed adds a stream of each tar.
+func (s *draft) compressed(t testing.TB, level int) *draft {
+	for i := range s.tars {
+		var out bytes.Buffer
+		w, err := gzip.NewWriterLevel(&out, level)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(s.tar(i)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		recipe, _, err := recompress.Find(context.Background(), bytes.NewReader(out.Bytes()), nil, recompress.Options{Spend: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.streams = append(s.streams, draftStream{i, out.Bytes(), recipe})
+	}
+	return s
 }
 
 // source gives the whole of a source of extents.
@@ -112,7 +145,7 @@ func (m *memory) reads(s storedBlob) int {
 func (s *draft) open(t testing.TB, o OpenOptions) *handmade {
 	t.Helper()
 	h := &handmade{file: &memory{from: map[int64]int{}}}
-	b := &Bundle{r: h.file, name: "site.imgpack", catalog: &catalog{Bases: s.origin}, tars: map[digest.Digest]int{}}
+	b := &Bundle{r: h.file, name: "site.imgpack", catalog: &catalog{Bases: s.origin}, tars: map[digest.Digest]int{}, streams: map[digest.Digest]int{}}
 	put := func(blob []byte) storedBlob {
 		d := ocispec.Descriptor{Digest: digest.FromBytes(blob), Size: int64(len(blob))}
 		at := int64(len(h.file.data))
@@ -146,6 +179,14 @@ func (s *draft) open(t testing.TB, o OpenOptions) *handmade {
 		}
 	}
 	b.recipes = put(raw)
+	var recipes []byte
+	for i, x := range s.streams {
+		d := digest.FromBytes(x.blob)
+		b.streams[d] = i
+		b.catalog.Streams = append(b.catalog.Streams, streamEntry{d, int64(len(x.blob)), b.catalog.Tars[x.tar].Digest, int64(len(x.recipe))})
+		recipes = append(recipes, x.recipe...)
+	}
+	b.streamRecipes = put(recipes)
 	b.catalog.Needs = s.needs()
 	if o.SpoolDir == "" {
 		o.SpoolDir = t.TempDir()

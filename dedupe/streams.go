@@ -20,19 +20,31 @@ type Stream struct {
 	Size   int64         // its bytes
 	Tar    digest.Digest // of the uncompressed tar
 	Recipe int64         // bytes stored for the stream alone
+	Model  string        // what is thought to have made it, for people; "" if it is not known
 }
 
 // Streams returns the compressed layers that the bundle gives back from open
-// ones, in its order.
-func (b *Bundle) Streams() []Stream {
-	if b.catalog == nil {
-		return nil
+// ones, in its order. It reads their recipes, and makes none of them.
+func (b *Bundle) Streams(ctx context.Context) ([]Stream, error) {
+	if b.contents == nil {
+		return nil, nil
 	}
-	all := make([]Stream, len(b.catalog.Streams))
-	for i, s := range b.catalog.Streams {
-		all[i] = Stream(s)
+	c := b.contents
+	if err := c.streams.proven.wait(ctx); err != nil {
+		return nil, err
 	}
-	return all
+	all := make([]Stream, len(c.streams.list))
+	for i, s := range c.streams.list {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		raw, err := c.streamRecipe(s)
+		if err != nil {
+			return nil, err
+		}
+		all[i] = Stream{Digest: s.Digest, Size: s.Size, Tar: s.Tar, Recipe: s.Recipe, Model: recompress.ModelOf(raw)}
+	}
+	return all, nil
 }
 
 // streams are the compressed layers that are given back from open ones.
@@ -132,18 +144,34 @@ func (c *contents) restoreStream(ctx context.Context, s stream, w io.Writer, tar
 	if err != nil {
 		return err
 	}
-	err = recompress.Restore(ctx, w, tar, raw, s.Size, recompress.Options{Jobs: c.jobs, Slots: c.streams.slots})
+	from := &blamed{r: tar}
+	err = recompress.Restore(ctx, w, from, raw, s.Size, recompress.Options{Jobs: c.jobs, Slots: c.streams.slots})
+	if errors.Is(err, recompress.ErrRecipe) {
+		_, _ = io.Copy(io.Discard, from) // a tar that is not what it should be is no fault of the recipe
+	}
 	switch {
+	case err != nil && from.err != nil:
+		return from.err
 	case errors.Is(err, recompress.ErrUnknown):
 		return &manifests.UnsupportedError{Subject: c.name, Reason: fmt.Sprintf("the layer %s is compressed in a way that is not known to this version of imgpack", s.Digest)}
 	case !errors.Is(err, recompress.ErrRecipe):
 		return err
 	}
-	// A tar that is not what it should be is no fault of the recipe.
-	if _, terr := io.Copy(io.Discard, tar); terr != nil {
-		return terr
-	}
 	return &manifests.ContentError{Kind: manifests.KindMalformed, Subject: fmt.Sprintf("%s: recipe of %s", c.member(c.streams.blob), s.Digest), Err: err}
+}
+
+// blamed remembers the error of a reader.
+type blamed struct {
+	r   io.Reader
+	err error
+}
+
+func (b *blamed) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
+	return n, err
 }
 
 // restoredStream is a stream that another goroutine makes, from the first Read

@@ -83,6 +83,7 @@ type inspectedLayer struct {
 	Shared    *int64 `json:",omitempty"` // what others have too
 	FromBase  int64  `json:",omitempty"` // what is taken from the base of a delta
 	Recipe    int64  `json:",omitempty"` // bytes stored beside its content to compress it again
+	Encoder   string `json:",omitempty"` // what is thought to have compressed it
 }
 
 func (o *inspectOptions) run(ctx context.Context, a *app, args []string) error {
@@ -119,7 +120,8 @@ func (o *inspectOptions) run(ctx context.Context, a *app, args []string) error {
 			for i := range it.Layers {
 				s := storage[it.Layers[i].Digest]
 				l := &it.Layers[i]
-				l.Stored, l.Own, l.Shared, l.FromBase, l.Recipe = s.Stored, s.Own, s.Shared, s.FromBase, s.Recipe
+				l.Stored, l.Own, l.Shared, l.FromBase = s.Stored, s.Own, s.Shared, s.FromBase
+				l.Recipe, l.Encoder = s.Recipe, s.Encoder
 			}
 			items = append(items, it)
 		}

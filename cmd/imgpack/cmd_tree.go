@@ -322,6 +322,9 @@ func (l treeLayer) sharing(a *app) string {
 		}
 		if l.Recipe > 0 {
 			text += ", recipe " + a.size(l.Recipe)
+			if l.Encoder != "" {
+				text += " (" + l.Encoder + ")"
+			}
 		}
 		words = append(words, text)
 	default:

@@ -18,6 +18,7 @@ type layerStorage struct {
 	Shared   *int64 `json:"sharedBytes,omitempty"` // what others have too
 	FromBase int64  `json:"baseBytes,omitempty"`   // what is taken from the base
 	Recipe   int64  `json:"recipeBytes,omitempty"` // of a stream: what is stored for it beside its content
+	Encoder  string `json:"encoder,omitempty"`     // what is thought to have compressed the stream
 }
 
 // The ways a bundle in chunk mode holds a layer.
@@ -51,9 +52,13 @@ func storageIn(ctx context.Context, src manifests.Fetcher) (map[digest.Digest]la
 	for _, t := range sharing.Tars {
 		out[t.Digest] = layerStorage{Stored: storedOpen, Own: &t.Own, Shared: &t.Shared, FromBase: t.FromBase}
 	}
-	for _, s := range b.Streams() {
+	streams, err := b.Streams(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range streams {
 		of := out[s.Tar]
-		of.Stored, of.Recipe = storedStream, s.Recipe
+		of.Stored, of.Recipe, of.Encoder = storedStream, s.Recipe, s.Model
 		out[s.Digest] = of
 	}
 	return out, nil
