@@ -180,26 +180,8 @@ func (u *unpacker) write(h *deflate.Header, tokens []deflate.Token, content []by
 		u.w.Stored(h, content)
 		return nil
 	}
-	if h.Type == deflate.Dynamic && !coded(&h.Trees, tokens) {
+	if !u.w.Block(h, tokens) {
 		return errRecipe("block with a symbol that has no code")
 	}
-	u.w.Block(h, tokens)
 	return nil
-}
-
-// coded tells whether all symbols have codes.
-func coded(t *deflate.Trees, tokens []deflate.Token) bool {
-	var h deflate.Histogram
-	h.Count(tokens)
-	for i, n := range h.Lit {
-		if n > 0 && t.Lit[i] == 0 {
-			return false
-		}
-	}
-	for i, n := range h.Dist {
-		if n > 0 && t.Dist[i] == 0 {
-			return false
-		}
-	}
-	return true
 }
