@@ -9,7 +9,7 @@ import (
 // had: where all positions are in the chains only the last match matters.
 const (
 	warmSlow = 1 << 10
-	warmFast = deflate.Window + 8<<10
+	warmFast = 2 * deflate.Window
 )
 
 // moveAt is where in its buffer of two windows an encoder moves the second to
@@ -47,6 +47,9 @@ var _ model.Model = (*encoder)(nil)
 func newEncoder(p params) *encoder {
 	e := &encoder{params: p}
 	e.shift, e.mask = (p.hashBits+2)/3, 1<<p.hashBits-1
+	if p.chain >= deepFrom {
+		e.deep = new(deep)
+	}
 	return e
 }
 
@@ -55,7 +58,7 @@ func (e *encoder) Begin(in model.Input) {
 	e.all, e.end = in.Data, in.End
 	e.done = false
 	if in.Fresh {
-		e.settle(in.From, in.From, 0)
+		e.settle(in.From, in.From, max(in.From-deflate.Window, 0))
 	} else {
 		// Only where buffers and periods begin matters of what is far away.
 		offset := in.Offset
@@ -66,7 +69,11 @@ func (e *encoder) Begin(in model.Input) {
 		if e.period > 0 {
 			began = in.From - (in.From-began)%e.period
 		}
-		e.settle(in.From, began, -int(offset))
+		floor := began - deflate.Window
+		if offset <= 0 {
+			floor = max(floor, 0)
+		}
+		e.settle(in.From, began, floor)
 	}
 	e.block()
 }
@@ -74,10 +81,10 @@ func (e *encoder) Begin(in model.Input) {
 // maxOffset is a multiple of window and period.
 const maxOffset = 1 << 20
 
-// settle brings the encoder to position at, having begun at began and known
-// nothing from before floor, either of which may be before the data.
+// settle brings the encoder to position at, having begun at began, with what is
+// from floor on as a dictionary if it takes one. Either may be before the data.
 func (e *encoder) settle(at, began, floor int) {
-	if floor = max(floor, began-deflate.Window); !e.restarts {
+	if !e.restarts {
 		floor = began
 	}
 	e.data = e.all
@@ -123,7 +130,7 @@ func (e *encoder) renew() bool {
 	if e.pos < len(e.data) || len(e.data) == len(e.all) {
 		return false
 	}
-	e.settle(e.pos, e.pos, 0)
+	e.settle(e.pos, e.pos, max(e.pos-deflate.Window, 0))
 	return true
 }
 
@@ -132,12 +139,6 @@ func (e *encoder) block() {
 	e.renew()
 	e.count, e.matches, e.weight = 0, 0, 0
 	e.begin, e.full = e.pos, false
-}
-
-// Skip implements model.Model.
-func (e *encoder) Skip(n int) {
-	e.play(min(e.pos+max(n, 0), len(e.all)))
-	e.block()
 }
 
 // Predict implements model.Model.

@@ -35,12 +35,16 @@ type finder struct {
 	mask  uint32 // of it
 	head  [1 << 16]uint32
 	link  [deflate.Window]uint16 // how far back, or far
+	deep  *deep                  // instead of head, if chains are long
 }
 
 // start empties the chains; positions before at will never be in them.
 func (f *finder) start(at int) {
 	f.next = at
 	f.link[(at-1)&windowMask] = far // where a search may be tried
+	if f.deep != nil {
+		clear(f.deep.head[:])
+	}
 	clear(f.head[:f.mask+1])
 }
 
@@ -54,6 +58,10 @@ func (f *finder) insert(to int) {
 	f.next = to
 	data := f.data
 	if to = min(to, len(data)-2); at >= to {
+		return
+	}
+	if f.deep != nil {
+		f.insertDeep(at, to)
 		return
 	}
 	data = data[:to+2]
@@ -76,7 +84,7 @@ func (f *finder) longest(at, best, chain, nice, reach int) match {
 	data := f.data
 	limit := min(maxLength, len(data)-at)
 	distance := int(f.link[at&windowMask])
-	if distance > reach || best >= limit {
+	if reach = min(reach, at); distance > reach || best >= limit {
 		return m
 	}
 	nice = min(nice, limit)
@@ -88,12 +96,22 @@ func (f *finder) longest(at, best, chain, nice, reach int) match {
 		tail, mask = at, 1<<24-1
 	}
 	want := binary.LittleEndian.Uint32(data[tail:]) & mask
+	enough := maxLength
+	if f.deep != nil && limit >= 8 {
+		if enough = deepBytes - 1; best >= enough {
+			return f.longestDeep(m, at, best, chain, nice, reach)
+		}
+	}
+	all := chain
 	for {
 		if binary.LittleEndian.Uint32(data[tail-distance:])&mask == want {
 			if n := common(data, at-distance, at, limit); n > best {
 				m, best = match{n, distance}, n
 				if n >= nice {
 					return m
+				}
+				if n >= enough {
+					return f.longestDeep(m, at, best, all, nice, reach)
 				}
 				tail, mask = at+best-3, 1<<32-1
 				want = binary.LittleEndian.Uint32(data[tail:])
