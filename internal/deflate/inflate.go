@@ -158,112 +158,6 @@ func slow[T uint8 | uint16](f *Inflater, out []T, at, low int) (int, error) {
 	return at, nil
 }
 
-// fast takes tokens while there is plenty of input and output. It returns with
-// nil where slow has to go on. See wide.go on why it stays inside.
-func (f *Inflater) fast(out []byte, op, low int) (int, error) {
-	in, pos, bits, n := f.in, f.pos, f.bits, f.n
-	lit, dist := f.lit, f.dist
-	lastIn, lastOut := len(in)-tailRoom, len(out)-MinRoom
-	var err error
-	ended := false
-	for pos <= lastIn && op <= lastOut {
-		// The low 6 bits of n count; bits beyond n are those that follow anyway.
-		bits |= load64(in, pos) << (n & 63)
-		pos += int(^n >> 3 & 7)
-		n |= 56
-		e := lit[bits&(1<<litBits-1)]
-		if e&entryLiteral != 0 {
-			store16(out, op, uint16(e>>16))
-			op += int(e >> 8 & 3)
-			bits >>= e & 63
-			n -= uint(e)
-			if e = lit[bits&(1<<litBits-1)]; e&entryLiteral != 0 {
-				store16(out, op, uint16(e>>16))
-				op += int(e >> 8 & 3)
-				bits >>= e & 63
-				n -= uint(e)
-				if e = lit[bits&(1<<litBits-1)]; e&entryLiteral != 0 {
-					store16(out, op, uint16(e>>16))
-					op += int(e >> 8 & 3)
-					bits >>= e & 63
-					n -= uint(e)
-					continue
-				}
-			}
-		}
-		if e&entryExcept != 0 {
-			if e&entrySub != 0 {
-				bits >>= litBits
-				n -= litBits
-				e = lit[e>>16+uint32(bits)&(1<<(e>>8&15)-1)]
-			}
-			if e&entryLiteral != 0 {
-				store16(out, op, uint16(e>>16))
-				op++
-				bits >>= e & 63
-				n -= uint(e)
-				continue
-			}
-			if e&entryExcept != 0 {
-				bits >>= e & 63
-				n -= uint(e)
-				ended = e&entryEnd != 0
-				if !ended {
-					err = errLength
-				}
-				break
-			}
-		}
-		length := int(e>>16) + int(bits&(1<<(e&63)-1)>>(e>>8&15))
-		bits >>= e & 63
-		n -= uint(e)
-		if n&63 < 28 {
-			bits |= load64(in, pos) << (n & 63)
-			pos += int(^n >> 3 & 7)
-			n |= 56
-		}
-		d := dist[bits&(1<<distBits-1)]
-		if d&entryExcept != 0 {
-			if d&entrySub != 0 {
-				bits >>= distBits
-				n -= distBits
-				d = dist[d>>16+uint32(bits)&(1<<(d>>8&15)-1)]
-			}
-			if d&entryExcept != 0 {
-				err = errDist
-				break
-			}
-		}
-		distance := int(d>>16) + int(bits&(1<<(d&63)-1)>>(d>>8&15))
-		bits >>= d & 63
-		n -= uint(d)
-		if distance > op-low {
-			err = errFar
-			break
-		}
-		if distance < 8 {
-			copyNear(out, op, distance, length)
-			op += length
-			continue
-		}
-		from, end := op-distance, op+length
-		store64(out, op, load64(out, from))
-		store64(out, op+8, load64(out, from+8))
-		for op += 16; op < end; op += 16 {
-			from += 16
-			store64(out, op, load64(out, from))
-			store64(out, op+8, load64(out, from+8))
-		}
-		op = end
-	}
-	f.pos, f.bits, f.n = pos, bits, n&63
-	f.unread()
-	if ended {
-		f.endBlock()
-	}
-	return op, err
-}
-
 // copyNear copies a match from less than 8 bytes back, by repeating those.
 func copyNear(out []byte, op, distance, length int) {
 	d := uint(distance) * 8
@@ -274,20 +168,6 @@ func copyNear(out []byte, op, distance, length int) {
 	step := 8 - 8%distance
 	for end := op + length; op < end; op += step {
 		store64(out, op, v)
-	}
-}
-
-// copyMatch copies a match.
-func copyMatch(out []byte, op, distance, length int) {
-	if distance < 8 {
-		copyNear(out, op, distance, length)
-		return
-	}
-	from := op - distance
-	for end := op + length; op < end; op += 16 {
-		store64(out, op, load64(out, from))
-		store64(out, op+8, load64(out, from+8))
-		from += 16
 	}
 }
 

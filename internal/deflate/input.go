@@ -10,7 +10,10 @@ import (
 var errShort = errors.New("more input is needed")
 
 // tailRoom is how much input the inner loops want to see.
-const tailRoom = 16
+const (
+	tailRoom  = 24
+	enterRoom = tailRoom + 8 // and before their first refill
+)
 
 // input is bytes, read by bits. Between calls it holds less than 8 bits, so
 // that what is not taken can be continued elsewhere.
@@ -52,13 +55,14 @@ func (b *input) take(n uint) (uint64, bool) {
 
 // codes are the tables of a block.
 type codes struct {
-	lit  *litTable // own, or the fixed ones
-	dist *distTable
-	own  struct {
-		lit  litTable
-		dist distTable
-	}
-	code codeTable
+	*tables // own, or the fixed ones
+	own     tables
+	code    codeTable
+}
+
+type tables struct {
+	lit  litTable
+	dist distTable
 }
 
 var (
@@ -78,8 +82,7 @@ func (c *codes) token(b *input) (Token, error) {
 		e = c.lit[e>>16+uint32(bits)&(1<<(e>>8&15)-1)]
 	}
 	if e&entryLiteral != 0 {
-		used += uint(e >> 10 & 15)
-		return Literal(byte(e >> 16)), b.skip(used)
+		return Literal(byte(e >> 16)), b.skip(used + uint(e&63))
 	}
 	used += uint(e & 63)
 	if e&entryExcept != 0 {

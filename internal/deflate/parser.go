@@ -117,7 +117,7 @@ func (p *Parser) stored(content []byte, n int) ([]byte, error) {
 const (
 	contentStep = 64 << 10
 	tokenStep   = 16 << 10
-	tokenRoom   = 8
+	tokenRoom   = 4
 )
 
 func (p *Parser) tokens(content []byte, tokens []Token) ([]byte, []Token, error) {
@@ -131,7 +131,7 @@ func (p *Parser) tokens(content []byte, tokens []Token) ([]byte, []Token, error)
 		}
 		at, n, ended, err := p.fastTokens(content[:cap(content)], tokens[:cap(tokens)], len(content), len(tokens))
 		content, tokens = content[:at], tokens[:n]
-		for err == nil && !ended && cap(content)-len(content) >= MinRoom && cap(tokens)-len(tokens) >= tokenRoom && len(p.in)-p.pos < tailRoom {
+		for err == nil && !ended && cap(content)-len(content) >= MinRoom && cap(tokens)-len(tokens) >= tokenRoom && len(p.in)-p.pos < enterRoom {
 			content, tokens, ended, err = p.slowToken(content, tokens)
 		}
 		if len(tokens)-first > MaxBlockTokens || len(content)-start > MaxBlockContent {

@@ -6,23 +6,19 @@ import "math/bits"
 // longer than its index go on in a subtable behind it. An entry is
 //
 //	bits 0–5    bits to take: the code (in a subtable: its rest), and extra bits
-//	bit 6       exceptional: not what the low bits of the symbols stand for
-//	bit 7       literal: one or two of them
-//	bits 8–11   of a length or distance: bits of the code (or its rest)
-//	bits 16–31  of a length or distance: its base
+//	bit 6       exceptional: see below
+//	bit 7       a literal
+//	bits 8–11   bits of the code (or its rest)
+//	bits 16–31  the literal, or the base of the length or distance
 //
 // Bits 0–5 are the lowest so that they can be shifted by and subtracted as they
-// are. Literals, and exceptional entries, have instead:
+// are. Exceptional entries are
 //
-//	bits 8–9    number of literals, 1 or 2
-//	bits 10–13  bits of the first one's code
-//	bits 16–31  the literals, the first one lowest
-//
-//	bit 12      end of the block
+//	bit 12      the end of the block
 //	bit 13      a subtable: its index bits are in bits 8–11, where it begins is
 //	            in bits 16–31, and bits 0–5 are what indexes the main table
 //
-// and with neither, a code that stands for nothing, or nothing allowed.
+// and with neither, a code that stands for nothing, or for nothing allowed.
 const (
 	entryExcept  = 1 << 6
 	entryLiteral = 1 << 7
@@ -31,6 +27,7 @@ const (
 
 	litBits  = 11
 	distBits = 8
+
 	// How long a table with its subtables gets at most, for any code of that many
 	// symbols and MaxBits bits (zlib's examples/enough.c computes them).
 	litEnough  = 2342
@@ -48,10 +45,7 @@ var (
 	litEntries  [NumLit]uint32
 	distEntries [NumDist]uint32
 	codeEntries [NumCode]uint32
-	fixedTables struct {
-		lit  litTable
-		dist distTable
-	}
+	fixedTables tables
 )
 
 // initTables runs when the facts of symbols are there.
@@ -59,7 +53,7 @@ func initTables() {
 	for s := range litEntries {
 		switch i := s - FirstMatch; {
 		case s < EndSymbol:
-			litEntries[s] = entryLiteral | 1<<8 | uint32(s)<<16
+			litEntries[s] = entryLiteral | uint32(s)<<16
 		case s == EndSymbol:
 			litEntries[s] = entryExcept | entryEnd
 		case i < len(LengthBase):
@@ -93,26 +87,7 @@ const (
 )
 
 func (t *litTable) build(lengths []uint8) completeness {
-	c := buildTable(t[:], litBits, lengths, litEntries[:])
-	if c != broken {
-		t.pair()
-	}
-	return c
-}
-
-// pair joins two literals in a row where both codes fit in the index. It goes
-// down, so that what an entry looks at is not joined yet.
-func (t *litTable) pair() {
-	for i := 1<<litBits - 1; i >= 0; i-- {
-		e := t[i]
-		if e&entryLiteral == 0 {
-			continue
-		}
-		n := e & 63
-		if f := t[i>>n]; f&entryLiteral != 0 && n+f&63 <= litBits {
-			t[i] = e + f&63 + 1<<8 | f>>16<<24
-		}
-	}
+	return buildTable(t[:], litBits, lengths, litEntries[:])
 }
 
 func (t *distTable) build(lengths []uint8) completeness {
@@ -124,12 +99,7 @@ func (t *codeTable) build(lengths []uint8) completeness {
 }
 
 // entry is that of a symbol whose code, or the rest of it, has n bits.
-func entry(e uint32, n int) uint32 {
-	if e&entryLiteral != 0 {
-		return e + uint32(n)<<10 + uint32(n)
-	}
-	return e + uint32(n)<<8 + uint32(n)
-}
+func entry(e uint32, n int) uint32 { return e + uint32(n)<<8 + uint32(n) }
 
 // buildTable makes the table of a canonical code (RFC 1951, section 3.2.2). A
 // broken one leaves it as it was.

@@ -32,7 +32,7 @@ func (c *codes) blockHeader(b *input, h *Header) (stored int, err error) {
 		}
 		return int(v & 0xffff), nil
 	case Fixed:
-		c.lit, c.dist = &fixedTables.lit, &fixedTables.dist
+		c.tables = &fixedTables
 		return 0, nil
 	case Dynamic:
 		return 0, c.trees(b, &h.Trees)
@@ -67,7 +67,7 @@ func (c *codes) trees(b *input, t *Trees) error {
 	if t.Lit[EndSymbol] == 0 {
 		return fmt.Errorf("%w: no code for the end of the block", ErrFormat)
 	}
-	c.lit, c.dist = &c.own.lit, &c.own.dist
+	c.tables = &c.own
 	if k := c.lit.build(t.Lit[:t.NumLit]); k != complete && k != single {
 		return fmt.Errorf("%w: code of literals", ErrFormat)
 	}
