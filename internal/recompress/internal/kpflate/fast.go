@@ -1,0 +1,50 @@
+package kpflate
+
+import (
+	"github.com/imgpack/imgpack/internal/deflate"
+	"github.com/imgpack/imgpack/internal/recompress/model"
+)
+
+// finder finds the matches of levels 1 to 6.
+type finder interface {
+	// reset forgets all. Positions will be below size.
+	reset(size int)
+	// parse appends the tokens of data from a position on, none if there is no
+	// match. It may look back down to base.
+	parse(q []deflate.Token, data []byte, base, from int) []deflate.Token
+}
+
+// fast is the source of levels 1 to 6: chunks are of 65535 bytes, and no match
+// reaches into the next.
+type fast struct {
+	finder
+	in   *model.Input
+	base int
+}
+
+func (f *fast) begin(in *model.Input, base int, q []deflate.Token) {
+	f.in, f.base = in, base
+	f.reset(len(in.Data))
+	f.parse(q, in.Data[:in.From], base, base)
+}
+
+func (f *fast) next(c *chunk, from int) {
+	c.room(maxChunk)
+	c.from, c.to = from, min(from+maxChunk, f.in.To)
+	c.last = f.in.End && c.to == f.in.To
+	content := f.in.Data[from:c.to]
+	switch n := len(content); {
+	case n <= tinyStored:
+		c.raw = true
+	case n < tinyPlain:
+		c.plain = true
+	default:
+		c.tokens = f.parse(c.tokens, f.in.Data[:c.to], f.base, from)
+		c.raw = len(c.tokens) == slack
+		c.plain = len(c.tokens)-slack > n-n>>4
+	}
+	if c.raw || c.plain {
+		c.tokens = literals(c.tokens[:slack], content)
+	}
+	c.tally.count(c.tokens[slack:])
+}

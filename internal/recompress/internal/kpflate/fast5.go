@@ -1,0 +1,221 @@
+package kpflate
+
+import "github.com/imgpack/imgpack/internal/deflate"
+
+const (
+	window = deflate.Window // a match is nearer than this
+	margin = 11             // bytes at the end of a chunk where no match begins
+)
+
+// bias turns positions into table entries: it grows from run to run so that what
+// is left of the last is out of reach.
+type bias uint32
+
+// move makes room for another run over n bytes. It tells that tables must be
+// cleared.
+func (b *bias) move(last, n int) bool {
+	v := uint64(*b) + uint64(last) + 2*window
+	clear := *b == 0 || v+uint64(n) > 1<<31
+	if clear {
+		v = 2 * window
+	}
+	*b = bias(v)
+	return clear
+}
+
+// fast5 finds matches as level 5 does: by tables of positions by the next four
+// bytes, the last one, and by the next seven, the last two.
+type fast5 struct {
+	short [1 << 15]uint32
+	long  [1 << 15]uint64 // the last one in the low half
+	bias  bias
+	size  int // of the run
+}
+
+func short5(v uint64) uint32 { return uint32(v) * prime4 >> (32 - 15) }
+func long7(v uint64) uint32  { return uint32(v << 8 * prime7 >> (64 - 15)) }
+
+func (f *fast5) reset(size int) {
+	if f.bias.move(f.size, size) {
+		clear(f.short[:])
+		clear(f.long[:])
+	}
+	f.size = size
+}
+
+// found5 is a match: l bytes at s are those at t. If l is 0, it is at least 4.
+// next is what would have been looked at after s.
+type found5 struct{ s, t, l, next int }
+
+func (f *fast5) parse(q []deflate.Token, data []byte, base, from int) []deflate.Token {
+	if len(data)-from < 2+margin {
+		return q
+	}
+	had := len(q)
+	limit := len(data) - margin
+	s, emit := from, from
+	cv := load64(data, s)
+	for {
+		m, ok := f.find(data, s, emit, limit, cv)
+		if !ok {
+			break
+		}
+		f.improve(data, &m, base, limit)
+		for m.t > base && m.s > emit && data[m.t-1] == data[m.s-1] {
+			m.s--
+			m.t--
+			m.l++
+		}
+		q = literals(q, data[emit:m.s])
+		q = matches(q, m.l, m.s-m.t)
+		s = m.s + m.l
+		emit = s
+		if m.next >= s {
+			s = m.next + 1
+		}
+		if s >= limit {
+			break
+		}
+		cv = f.index(data, s-m.l+1, s)
+	}
+	if len(q) > had {
+		q = literals(q, data[emit:])
+	}
+	return q
+}
+
+// find looks for a match from s on. cv is what is there.
+func (f *fast5) find(data []byte, s, emit, limit int, cv uint64) (m found5, ok bool) {
+	b := uint32(f.bias)
+	next := s
+	hs, hl := short5(cv), long7(cv)
+	for {
+		s = next
+		next = s + 1 + (s-emit)>>6
+		if next > limit {
+			return m, false
+		}
+		nv := load64(data, next)
+		e := uint32(s) + b
+		short, long := f.short[hs], f.long[hl]
+		f.short[hs] = e
+		f.long[hl] = long<<32 | uint64(e)
+		hs, hl = short5(nv), long7(nv)
+
+		if d := e - uint32(long); d-1 < window-1 {
+			second := e - uint32(long>>32)
+			near := second-1 < window-1 && uint32(cv) == load32(data, s-int(second))
+			if t := s - int(d); uint32(cv) == load32(data, t) {
+				f.put(hs, hl, uint32(next)+b)
+				m = found5{s, t, 0, next}
+				if near {
+					f.farther(data, &m, s-int(second))
+				}
+				return m, true
+			}
+			if near {
+				f.put(hs, hl, uint32(next)+b)
+				return found5{s, s - int(second), 0, next}, true
+			}
+		}
+		if d := e - short; d-1 < window-1 && uint32(cv) == load32(data, s-int(d)) {
+			m = found5{s, s - int(d), 0, next}
+			long := f.long[hl]
+			f.put(hs, hl, uint32(next)+b)
+			f.later(data, &m, uint32(nv), long)
+			return m, true
+		}
+		cv = nv
+	}
+}
+
+func (f *fast5) put(hs, hl, e uint32) {
+	f.short[hs] = e
+	f.long[hl] = f.long[hl]<<32 | uint64(e)
+}
+
+// upTo258 is the length of a match of at least 4 bytes, but not more than a
+// match may have.
+func upTo258(data []byte, s, t int) int {
+	return 4 + common(data[:min(s+deflate.MaxLength, len(data))], s+4, t+4)
+}
+
+// farther takes the match at t if it is longer.
+func (f *fast5) farther(data []byte, m *found5, t int) {
+	m.l = upTo258(data, m.s, m.t)
+	if n := upTo258(data, m.s, t); n > m.l {
+		m.t, m.l = t, n
+	}
+}
+
+// later takes a match at the next position if there is a longer one. v is what
+// is there, long who began so.
+func (f *fast5) later(data []byte, m *found5, v uint32, long uint64) {
+	m.l = upTo258(data, m.s, m.t)
+	e := uint32(m.next) + uint32(f.bias)
+	d := e - uint32(long)
+	if d-1 >= window-1 {
+		return
+	}
+	if t := m.next - int(d); load32(data, t) == v {
+		if n := upTo258(data, m.next, t); n > m.l {
+			m.s, m.t, m.l = m.next, t, n
+			return
+		}
+	}
+	if d = e - uint32(long>>32); d-1 >= window-1 {
+		return
+	}
+	if t := m.next - int(d); load32(data, t) == v {
+		if n := upTo258(data, m.next, t); n > m.l {
+			m.s, m.t, m.l = m.next, t, n
+		}
+	}
+}
+
+// improve makes a match as long as it gets, and looks for a longer one that ends
+// behind it.
+func (f *fast5) improve(data []byte, m *found5, base, limit int) {
+	const skip = 2 // bytes that need not be the same
+	if m.l == 0 {
+		m.l = 4 + common(data, m.s+4, m.t+4)
+	} else if m.l == deflate.MaxLength {
+		m.l += common(data, m.s+m.l, m.t+m.l)
+	}
+	at := m.s + m.l
+	if m.l >= 30 || at >= limit {
+		return
+	}
+	d := uint32(at) + uint32(f.bias) - uint32(f.long[long7(load64(data, at))])
+	if d-1 >= window-1 || at-int(d)-m.l+skip < base {
+		return
+	}
+	t := at - int(d) - m.l + skip
+	if n := common(data, m.s+skip, t); n > m.l {
+		m.s, m.t, m.l = m.s+skip, t, n
+	}
+}
+
+// index puts what a match covers, from i to s, into the tables: every third
+// position, and the one before s. It returns what is at s.
+func (f *fast5) index(data []byte, i, s int) uint64 {
+	b := uint32(f.bias)
+	if i < s-1 {
+		v := load64(data, i)
+		e := uint32(i) + b
+		f.put(short5(v), long7(v), e)
+		h := long7(v >> 8)
+		f.long[h] = f.long[h]<<32 | uint64(e+1)
+		f.short[short5(v>>16)] = e + 2
+		for i += 4; i < s-1; i += 3 {
+			v := load64(data, i)
+			e := uint32(i) + b
+			h := long7(v)
+			f.long[h] = f.long[h]<<32 | uint64(e)
+			f.short[short5(v>>8)] = e + 1
+		}
+	}
+	v := load64(data, s-1)
+	f.put(short5(v), long7(v), uint32(s-1)+b)
+	return v >> 8
+}
