@@ -2,7 +2,6 @@ package dedupe
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"io"
 	"math/rand/v2"
@@ -42,25 +41,15 @@ type draftStream struct {
 	recipe []byte
 }
 
-// compressed adds a stream of each tar.
-func (s *draft) compressed(t testing.TB, level int) *draft {
+// compressed adds a stream of each tar, as Go's encoder makes it.
+func (s *draft) compressed(level int) *draft {
 	for i := range s.tars {
-		var out bytes.Buffer
-		w, err := gzip.NewWriterLevel(&out, level)
+		blob := fixtures.GoGzip(level)(s.tar(i))
+		recipe, _, err := recompress.Find(context.Background(), bytes.NewReader(blob), nil, recompress.Options{Spend: -1})
 		if err != nil {
-			t.Fatal(err)
+			panic(err)
 		}
-		if _, err := w.Write(s.tar(i)); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		recipe, _, err := recompress.Find(context.Background(), bytes.NewReader(out.Bytes()), nil, recompress.Options{Spend: -1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.streams = append(s.streams, draftStream{i, out.Bytes(), recipe})
+		s.streams = append(s.streams, draftStream{i, blob, recipe})
 	}
 	return s
 }

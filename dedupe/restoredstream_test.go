@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -19,16 +20,21 @@ import (
 	"github.com/imgpack/imgpack/manifests"
 )
 
-// streamed opens a bundle of two tars of some megabytes, each of them a stream.
-func streamed(t testing.TB, o OpenOptions) (*draft, *handmade) {
+// twoStreams is a draft of two tars of several parts, each of them a stream.
+var twoStreams = sync.OnceValue(func() *draft {
 	rng := newRand(1)
 	s := &draft{level: segment.Fast}
 	for range 3 {
-		s.contents = append(s.contents, words(rng, 900_000))
+		s.contents = append(s.contents, words(rng, 450_000))
 	}
-	s.tars = []recipe.Tar{whole(0, 2_600_000), whole(500_000, 2_700_000)}
-	s.compressed(t, 6)
-	return s, s.open(t, o)
+	s.tars = []recipe.Tar{whole(0, 1_300_000), whole(250_000, 1_350_000)}
+	return s.compressed(6)
+})
+
+// streamed opens a bundle of twoStreams.
+func streamed(t testing.TB, o OpenOptions) (*draft, *handmade) {
+	s := *twoStreams()
+	return &s, s.open(t, o)
 }
 
 func (x draftStream) descriptor() ocispec.Descriptor {
@@ -123,7 +129,7 @@ func TestStreamIsMadeWhenItIsRead(t *testing.T) {
 func TestStreamGivenUp(t *testing.T) {
 	s, h := streamed(t, OpenOptions{Jobs: 2})
 	before := runtime.NumGoroutine()
-	for _, n := range []int64{1, 100, 200_000, int64(len(s.streams[0].blob)) - 1} {
+	for _, n := range []int64{1, 100, 100_000, int64(len(s.streams[0].blob)) - 1} {
 		ctx, cancel := context.WithCancel(context.Background())
 		for _, end := range []func(io.Closer) error{io.Closer.Close, func(c io.Closer) error { cancel(); return c.Close() }} {
 			r, err := h.Fetch(ctx, s.streams[0].descriptor())
@@ -196,7 +202,7 @@ func TestStreamAfterReadErrors(t *testing.T) {
 // A tar that comes out wrong is to blame before the recipe of its stream.
 func TestStreamOfAWrongTar(t *testing.T) {
 	s, _ := streamed(t, OpenOptions{})
-	tars := []recipe.Tar{s.tars[0], whole(400_000, 2_600_000)}
+	tars := []recipe.Tar{s.tars[0], whole(200_000, 1_300_000)}
 	var err error
 	if s.recipes, err = recipe.Encode(tars, make([][]recipe.Extent, 3)); err != nil {
 		t.Fatal(err)
@@ -217,7 +223,7 @@ func TestStreamOfAWrongTar(t *testing.T) {
 func TestStreamsOfADelta(t *testing.T) {
 	rng := newRand(3)
 	s := randomDraft(rng, 2, 4, 2)
-	s.compressed(t, 6)
+	s.compressed(6)
 	h := s.open(t, OpenOptions{Jobs: 2})
 	var missing *MissingBaseError
 	found := false
