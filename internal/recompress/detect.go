@@ -13,7 +13,7 @@ import (
 const (
 	trialContent = 32 << 10 // that every model is tried on, up to the end of a block
 	trialTokens  = 2000     // a model that is right about so many is not doubted
-	finalists    = 4        // models that are tried on a whole part
+	finalists    = 3        // models that are tried on a whole part
 	smallCost    = 64       // bytes for which no better model of a part is looked for
 	smallShare   = 1000     // or one in so many of the stream
 )
@@ -44,20 +44,24 @@ type detective struct {
 // solve finds the recipe of a part.
 func (d *detective) solve(q *part) error {
 	q.result.cost = math.MaxInt
+	if q.from == q.to {
+		d.try(q, known()[0])
+		return nil
+	}
 	if q.origin != nil {
 		d.try(q, q.origin.spec)
 		if q.result.cost <= q.origin.enough(q.bits) {
 			return nil
 		}
 	}
-	for _, sure := range []bool{false, true} {
-		for i, spec := range d.rank(q, sure) {
-			if i == finalists {
-				break
-			}
-			if d.try(q, spec); q.result.cost <= (*verdict)(nil).enough(q.bits) {
-				return nil
-			}
+	if spec, ok := d.surely(q); ok {
+		if d.try(q, spec); q.result.cost <= (*verdict)(nil).enough(q.bits) {
+			return nil
+		}
+	}
+	for _, spec := range d.rank(q) {
+		if d.try(q, spec); q.result.cost <= (*verdict)(nil).enough(q.bits) {
+			break
 		}
 	}
 	return nil
@@ -68,7 +72,7 @@ func (d *detective) try(q *part, spec model.Spec) {
 	if q.result.cost < math.MaxInt && q.result.spec.ID == spec.ID {
 		return
 	}
-	s, c, _, err := d.player.pack(q, spec, limits{content: math.MaxInt, cost: q.result.cost - 1})
+	s, c, _, err := d.player.pack(q, spec, limits{cost: q.result.cost - 1})
 	if err != nil {
 		return
 	}
@@ -76,9 +80,24 @@ func (d *detective) try(q *part, spec model.Spec) {
 	q.result.spec, q.result.cost, q.result.bits = spec, len(s)+len(c), q.bits
 }
 
-// rank orders models by what they cost on the beginning of a part. If not sure,
-// it stops at one that is right about all of it.
-func (d *detective) rank(q *part, sure bool) []model.Spec {
+// surely returns the first model that is right about all of the beginning of a
+// part.
+func (d *detective) surely(q *part) (model.Spec, bool) {
+	if len(q.tokens) < trialTokens && q.to-q.from > trialContent {
+		return model.Spec{}, false
+	}
+	for _, spec := range candidates(q) {
+		_, _, misses, err := d.player.pack(q, spec, limits{content: trialContent, misses: 1})
+		if err == nil && misses == 0 {
+			return spec, true
+		}
+	}
+	return model.Spec{}, false
+}
+
+// rank returns the models that cost the least on the beginning of a part, in
+// order.
+func (d *detective) rank(q *part) []model.Spec {
 	type entry struct {
 		model.Spec
 		cost int
@@ -86,25 +105,25 @@ func (d *detective) rank(q *part, sure bool) []model.Spec {
 	var ranking []entry
 	worst := math.MaxInt
 	for _, spec := range candidates(q) {
-		s, c, misses, err := d.player.pack(q, spec, limits{content: trialContent, cost: worst})
+		s, c, _, err := d.player.pack(q, spec, limits{content: trialContent, cost: worst})
 		if err != nil {
 			continue
 		}
-		cost := len(s) + len(c)
-		if misses == 0 && len(q.tokens) >= trialTokens && !sure {
-			return []model.Spec{spec}
-		}
-		ranking = append(ranking, entry{spec, cost})
+		ranking = append(ranking, entry{spec, len(s) + len(c)})
 		slices.SortStableFunc(ranking, func(a, b entry) int { return cmp.Compare(a.cost, b.cost) })
+		worst = smallCost + 2*ranking[0].cost
 		if len(ranking) >= finalists {
-			worst = ranking[finalists-1].cost
+			ranking = ranking[:finalists]
+			worst = min(worst, ranking[finalists-1].cost-1)
 		}
 	}
-	specs := make([]model.Spec, len(ranking))
-	for i, e := range ranking {
-		specs[i] = e.Spec
+	var best []model.Spec
+	for _, e := range ranking {
+		if e.cost <= worst+1 {
+			best = append(best, e.Spec)
+		}
 	}
-	return specs
+	return best
 }
 
 // family of encoders.

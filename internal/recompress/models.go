@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/imgpack/imgpack/internal/recompress/internal/goflate"
 	"github.com/imgpack/imgpack/internal/recompress/internal/kpflate"
 	"github.com/imgpack/imgpack/internal/recompress/internal/zlibflate"
 	"github.com/imgpack/imgpack/internal/recompress/model"
@@ -15,6 +16,7 @@ import (
 func specs() []model.Spec {
 	return slices.Concat(
 		[]model.Spec{{ID: 0, Name: "no model", New: func() model.Model { return &nothing{} }}},
+		goflate.Specs(),
 		kpflate.Specs(),
 		zlibflate.Specs(),
 	)

@@ -7,10 +7,11 @@ import (
 	"github.com/imgpack/imgpack/internal/recompress/model"
 )
 
-// limits of how far a part is packed, for trials.
+// limits of how far a part is packed, for trials; 0 is none.
 type limits struct {
 	content int // bytes to look at, at least
-	cost    int // bytes of code
+	cost    int // bytes of code, at most
+	misses  int // of the model, less than
 }
 
 // errCost is that a part costs more than it may.
@@ -31,7 +32,7 @@ func (p *player) pack(q *part, spec model.Spec, l limits) (structure, corrected 
 	}
 	p.gap(none)
 	structure, corrected = p.s.enc.Finish(), p.c.enc.Finish()
-	if len(structure)+len(corrected) > l.cost {
+	if l.cost > 0 && len(structure)+len(corrected) > l.cost {
 		return nil, nil, 0, errCost
 	}
 	return structure, corrected, p.misses, nil
@@ -40,7 +41,7 @@ func (p *player) pack(q *part, spec model.Spec, l limits) (structure, corrected 
 // packer is the state of packing one part.
 type packer struct {
 	*player
-	limits
+	limits limits
 	q      *part
 	tokens int // of q that are behind
 	right  int // predictions since the last correction
@@ -59,7 +60,9 @@ func (k *packer) pieces() error {
 			inside = true
 			_, err = k.memberHead(b.raw)
 		case kindBytes:
-			_, err = k.outside(b.raw)
+			if k.limits.content == 0 {
+				_, err = k.outside(b.raw)
+			}
 		case kindBlock:
 			i, err = k.runOf(i)
 		case kindEmpty:
@@ -72,7 +75,7 @@ func (k *packer) pieces() error {
 		if err != nil {
 			return err
 		}
-		if k.pos-k.from > k.limits.content {
+		if k.seen() {
 			return nil
 		}
 	}
@@ -95,7 +98,7 @@ func (k *packer) runOf(first int) (int, error) {
 		if err := k.block(&k.q.pieces[i], to, !goesOn); err != nil {
 			return 0, err
 		}
-		if k.pos-k.from > k.limits.content {
+		if k.seen() {
 			break
 		}
 	}
@@ -161,9 +164,15 @@ func (k *packer) correct(tokens []deflate.Token, to int) error {
 	}
 }
 
+// seen tells whether enough was looked at.
+func (k *packer) seen() bool {
+	return k.limits.content > 0 && k.pos-k.from >= k.limits.content
+}
+
 // dear tells whether the part costs too much.
 func (k *packer) dear() error {
-	if k.s.enc.Len()+k.c.enc.Len() > k.cost {
+	if k.limits.cost > 0 && k.s.enc.Len()+k.c.enc.Len() > k.limits.cost ||
+		k.limits.misses > 0 && k.misses >= k.limits.misses {
 		return errCost
 	}
 	return nil

@@ -19,12 +19,12 @@ func texts() map[string][]byte {
 		random[i] = byte(r.Uint32())
 	}
 	var text bytes.Buffer
-	for i := range 200_000 {
+	for i := range 100_000 {
 		fmt.Fprintf(&text, "line %d of %x\n", i%97, r.IntN(1000))
 	}
 	return map[string][]byte{
 		"empty": nil, "one": {'a'}, "zeros": make([]byte, 3_000_000), "random": random,
-		"text": text.Bytes(), "mixed": append(bytes.Clone(random[:100_000]), text.Bytes()[:300_000]...),
+		"text": text.Bytes(), "mixed": append(bytes.Clone(random[:100_000]), text.Bytes()[:200_000]...),
 	}
 }
 
