@@ -9,10 +9,12 @@
 //
 // In layer mode every blob is stored as it is. In chunk mode, layers that are
 // plain tars are open: their contents are cut up, stored once and compressed in
-// segments, and recipes tell how to put each tar together again. A catalog
-// lists the images and the open layers, a manifest all blobs of the file, and
-// index.json comes last. A delta is a bundle of chunk mode that also takes
-// ranges of layers which the other side has, its base.
+// segments, and recipes tell how to put each tar together again. A layer that
+// is compressed may be a stream: its tar is open, and a recipe of another kind
+// tells how to compress it to the same bytes. A catalog lists the images, the
+// open layers and the streams, a manifest all blobs of the file, and index.json
+// comes last. A delta is a bundle of chunk mode that also takes ranges of layers
+// which the other side has, its base.
 //
 // To write one, build a manifests.Graph, lay it out with NewPlan, and write the
 // Plan to a file, where blobs arrive in parallel straight in their final
@@ -24,8 +26,9 @@
 // chunkscan.go, chunkmanifest.go, catalog.go. Writing: plan.go, write.go and
 // then layerplan.go or, in chunk mode, chunkplan.go, chunkwrite.go, packer.go,
 // gather.go, order.go. Reading open layers: contents.go, restore.go,
-// segments.go, spool.go; of deltas supply.go, baselayer.go. Bases: base.go,
-// receipt.go. The bytes of chunk mode: internal/split, segment, recipe.
+// segments.go, spool.go; of deltas supply.go, baselayer.go; compressed ones
+// streams.go. Bases: base.go, receipt.go. The bytes of chunk mode:
+// internal/split, segment, recipe; of streams internal/recompress.
 //
 // Out of scope: where images come from and go to (package archive), and whether
 // the blobs of a bundle are sound and refer to one another as they should

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -52,7 +53,9 @@ type streams struct {
 	list   []stream
 	blob   storedBlob // the recipes, one after the other
 	proven task       // blob is what its digest says
-	slots  chan struct{}
+
+	slots chan struct{} // parts of all streams that are made at a time
+	made  atomic.Int32  // streams that are being made
 }
 
 // stream is a streamEntry with its places.
@@ -145,7 +148,11 @@ func (c *contents) restoreStream(ctx context.Context, s stream, w io.Writer, tar
 		return err
 	}
 	from := &blamed{r: tar}
-	err = recompress.Restore(ctx, w, from, raw, s.Size, recompress.Options{Jobs: c.jobs, Slots: c.streams.slots})
+	// Each part takes memory, also one that waits for its turn: the more streams
+	// there are, the fewer of each.
+	made := int(c.streams.made.Add(1))
+	defer c.streams.made.Add(-1)
+	err = recompress.Restore(ctx, w, from, raw, s.Size, recompress.Options{Jobs: max(c.jobs/made, 1), Slots: c.streams.slots})
 	if errors.Is(err, recompress.ErrRecipe) {
 		_, _ = io.Copy(io.Discard, from) // a tar that is not what it should be is no fault of the recipe
 	}
