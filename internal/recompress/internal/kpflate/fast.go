@@ -1,7 +1,6 @@
 package kpflate
 
 import (
-	"github.com/imgpack/imgpack/internal/deflate"
 	"github.com/imgpack/imgpack/internal/recompress/model"
 )
 
@@ -11,7 +10,7 @@ type finder interface {
 	reset(size int)
 	// parse appends the tokens of data from a position on, none if there is no
 	// match. It may look back down to base.
-	parse(q []deflate.Token, data []byte, base, from int) []deflate.Token
+	parse(q *draft, data []byte, base, from int)
 }
 
 // fast is the source of levels 1 to 6: chunks are of 65535 bytes, and no match
@@ -22,10 +21,11 @@ type fast struct {
 	base int
 }
 
-func (f *fast) begin(in *model.Input, base int, q []deflate.Token) {
+func (f *fast) begin(in *model.Input, base int, c *chunk) {
 	f.in, f.base = in, base
 	f.reset(len(in.Data))
-	f.parse(q, in.Data[:in.From], base, base)
+	c.room(maxChunk)
+	f.parse(&draft{c.tokens, &c.tally}, in.Data[:in.From], base, base)
 }
 
 func (f *fast) next(c *chunk, from int) {
@@ -33,18 +33,21 @@ func (f *fast) next(c *chunk, from int) {
 	c.from, c.to = from, min(from+maxChunk, f.in.To)
 	c.last = f.in.End && c.to == f.in.To
 	content := f.in.Data[from:c.to]
+	q := draft{c.tokens, &c.tally}
 	switch n := len(content); {
 	case n <= tinyStored:
 		c.raw = true
 	case n < tinyPlain:
 		c.plain = true
 	default:
-		c.tokens = f.parse(c.tokens, f.in.Data[:c.to], f.base, from)
-		c.raw = len(c.tokens) == slack
-		c.plain = len(c.tokens)-slack > n-n>>4
+		f.parse(&q, f.in.Data[:c.to], f.base, from)
+		c.raw = len(q.tokens) == slack
+		c.plain = len(q.tokens)-slack > n-n>>4
 	}
 	if c.raw || c.plain {
-		c.tokens = literals(c.tokens[:slack], content)
+		q.tokens, c.tally = q.tokens[:slack], tally{}
+		q.literals(content)
 	}
-	c.tally.count(c.tokens[slack:])
+	c.tokens = q.tokens
+	c.tally.tokens = len(q.tokens) - slack
 }

@@ -23,11 +23,24 @@ func (b *bias) move(last, n int) bool {
 	return clear
 }
 
+// spot is a position, as a table entry, and the four bytes there: most of those
+// that have other bytes than they should are told by it alone.
+type spot uint64
+
+func at(v uint64, e uint32) spot { return spot(e) | spot(v<<32) }
+
+func (s spot) is(v uint64) bool { return uint32(s>>32) == uint32(v) }
+
+// spots are the last one, and the one before.
+type spots struct{ last, before spot }
+
+func (s *spots) put(v spot) { s.last, s.before = v, s.last }
+
 // fast5 finds matches as level 5 does: by tables of positions by the next four
 // bytes, the last one, and by the next seven, the last two.
 type fast5 struct {
-	short [1 << 15]uint32
-	long  [1 << 15]uint64 // the last one in the low half
+	short [1 << 15]spot
+	long  [1 << 15]spots
 	bias  bias
 	size  int // of the run
 }
@@ -47,11 +60,10 @@ func (f *fast5) reset(size int) {
 // next is what would have been looked at after s.
 type found5 struct{ s, t, l, next int }
 
-func (f *fast5) parse(q []deflate.Token, data []byte, base, from int) []deflate.Token {
+func (f *fast5) parse(q *draft, data []byte, base, from int) {
 	if len(data)-from < 2+margin {
-		return q
+		return
 	}
-	had := len(q)
 	limit := len(data) - margin
 	s, emit := from, from
 	cv := load64(data, s)
@@ -66,8 +78,8 @@ func (f *fast5) parse(q []deflate.Token, data []byte, base, from int) []deflate.
 			m.t--
 			m.l++
 		}
-		q = literals(q, data[emit:m.s])
-		q = matches(q, m.l, m.s-m.t)
+		q.literals(data[emit:m.s])
+		q.match(m.l, m.s-m.t)
 		s = m.s + m.l
 		emit = s
 		if m.next >= s {
@@ -78,10 +90,9 @@ func (f *fast5) parse(q []deflate.Token, data []byte, base, from int) []deflate.
 		}
 		cv = f.index(data, s-m.l+1, s)
 	}
-	if len(q) > had {
-		q = literals(q, data[emit:])
+	if emit > from {
+		q.literals(data[emit:])
 	}
-	return q
 }
 
 // find looks for a match from s on. cv is what is there.
@@ -98,40 +109,51 @@ func (f *fast5) find(data []byte, s, emit, limit int, cv uint64) (m found5, ok b
 		nv := load64(data, next)
 		e := uint32(s) + b
 		short, long := f.short[hs], f.long[hl]
-		f.short[hs] = e
-		f.long[hl] = long<<32 | uint64(e)
+		here := at(cv, e)
+		f.short[hs] = here
+		f.long[hl] = spots{here, long.last}
 		hs, hl = short5(nv), long7(nv)
 
-		if d := e - uint32(long); d-1 < window-1 {
-			second := e - uint32(long>>32)
-			near := second-1 < window-1 && uint32(cv) == load32(data, s-int(second))
-			if t := s - int(d); uint32(cv) == load32(data, t) {
-				f.put(hs, hl, uint32(next)+b)
-				m = found5{s, t, 0, next}
-				if near {
-					f.farther(data, &m, s-int(second))
+		if last, before := long.last.is(cv), long.before.is(cv); last || before {
+			if d, ok := near(e, long.last); ok {
+				second, ok := near(e, long.before)
+				ok = ok && before
+				if last {
+					f.put(hs, hl, at(nv, uint32(next)+b))
+					m = found5{s, s - d, 0, next}
+					if ok {
+						f.farther(data, &m, s-second)
+					}
+					return m, true
 				}
-				return m, true
-			}
-			if near {
-				f.put(hs, hl, uint32(next)+b)
-				return found5{s, s - int(second), 0, next}, true
+				if ok {
+					f.put(hs, hl, at(nv, uint32(next)+b))
+					return found5{s, s - second, 0, next}, true
+				}
 			}
 		}
-		if d := e - short; d-1 < window-1 && uint32(cv) == load32(data, s-int(d)) {
-			m = found5{s, s - int(d), 0, next}
-			long := f.long[hl]
-			f.put(hs, hl, uint32(next)+b)
-			f.later(data, &m, uint32(nv), long)
-			return m, true
+		if short.is(cv) {
+			if d, ok := near(e, short); ok {
+				m = found5{s, s - d, 0, next}
+				long := f.long[hl]
+				f.put(hs, hl, at(nv, uint32(next)+b))
+				f.later(data, &m, nv, long)
+				return m, true
+			}
 		}
 		cv = nv
 	}
 }
 
-func (f *fast5) put(hs, hl, e uint32) {
-	f.short[hs] = e
-	f.long[hl] = f.long[hl]<<32 | uint64(e)
+// near is how far s is before e, and whether that is near enough for a match.
+func near(e uint32, s spot) (distance int, ok bool) {
+	d := e - uint32(s)
+	return int(d), d-1 < window-1
+}
+
+func (f *fast5) put(hs, hl uint32, s spot) {
+	f.short[hs] = s
+	f.long[hl].put(s)
 }
 
 // upTo258 is the length of a match of at least 4 bytes, but not more than a
@@ -150,25 +172,22 @@ func (f *fast5) farther(data []byte, m *found5, t int) {
 
 // later takes a match at the next position if there is a longer one. v is what
 // is there, long who began so.
-func (f *fast5) later(data []byte, m *found5, v uint32, long uint64) {
+func (f *fast5) later(data []byte, m *found5, v uint64, long spots) {
 	m.l = upTo258(data, m.s, m.t)
 	e := uint32(m.next) + uint32(f.bias)
-	d := e - uint32(long)
-	if d-1 >= window-1 {
+	d, ok := near(e, long.last)
+	if !ok {
 		return
 	}
-	if t := m.next - int(d); load32(data, t) == v {
-		if n := upTo258(data, m.next, t); n > m.l {
-			m.s, m.t, m.l = m.next, t, n
+	if long.last.is(v) {
+		if n := upTo258(data, m.next, m.next-d); n > m.l {
+			m.s, m.t, m.l = m.next, m.next-d, n
 			return
 		}
 	}
-	if d = e - uint32(long>>32); d-1 >= window-1 {
-		return
-	}
-	if t := m.next - int(d); load32(data, t) == v {
-		if n := upTo258(data, m.next, t); n > m.l {
-			m.s, m.t, m.l = m.next, t, n
+	if d, ok = near(e, long.before); ok && long.before.is(v) {
+		if n := upTo258(data, m.next, m.next-d); n > m.l {
+			m.s, m.t, m.l = m.next, m.next-d, n
 		}
 	}
 }
@@ -182,15 +201,15 @@ func (f *fast5) improve(data []byte, m *found5, base, limit int) {
 	} else if m.l == deflate.MaxLength {
 		m.l += common(data, m.s+m.l, m.t+m.l)
 	}
-	at := m.s + m.l
-	if m.l >= 30 || at >= limit {
+	end := m.s + m.l
+	if m.l >= 30 || end >= limit {
 		return
 	}
-	d := uint32(at) + uint32(f.bias) - uint32(f.long[long7(load64(data, at))])
-	if d-1 >= window-1 || at-int(d)-m.l+skip < base {
+	d, ok := near(uint32(end)+uint32(f.bias), f.long[long7(load64(data, end))].last)
+	t := end - d - m.l + skip
+	if !ok || t < base {
 		return
 	}
-	t := at - int(d) - m.l + skip
 	if n := common(data, m.s+skip, t); n > m.l {
 		m.s, m.t, m.l = m.s+skip, t, n
 	}
@@ -203,19 +222,17 @@ func (f *fast5) index(data []byte, i, s int) uint64 {
 	if i < s-1 {
 		v := load64(data, i)
 		e := uint32(i) + b
-		f.put(short5(v), long7(v), e)
-		h := long7(v >> 8)
-		f.long[h] = f.long[h]<<32 | uint64(e+1)
-		f.short[short5(v>>16)] = e + 2
+		f.put(short5(v), long7(v), at(v, e))
+		f.long[long7(v>>8)].put(at(v>>8, e+1))
+		f.short[short5(v>>16)] = at(v>>16, e+2)
 		for i += 4; i < s-1; i += 3 {
 			v := load64(data, i)
 			e := uint32(i) + b
-			h := long7(v)
-			f.long[h] = f.long[h]<<32 | uint64(e)
-			f.short[short5(v>>8)] = e + 1
+			f.long[long7(v)].put(at(v, e))
+			f.short[short5(v>>8)] = at(v>>8, e+1)
 		}
 	}
 	v := load64(data, s-1)
-	f.put(short5(v), long7(v), uint32(s-1)+b)
+	f.put(short5(v), long7(v), at(v, uint32(s-1)+b))
 	return v >> 8
 }

@@ -15,8 +15,8 @@ const (
 // source cuts content into chunks of tokens.
 type source interface {
 	// begin is told of a run: what is before it is known from base on. It may use
-	// q, which is empty and has room for a chunk.
-	begin(in *model.Input, base int, q []deflate.Token)
+	// c, which is not needed yet.
+	begin(in *model.Input, base int, c *chunk)
 	// next makes the chunk that begins at from.
 	next(c *chunk, from int)
 }
@@ -80,8 +80,7 @@ func (p *player) Begin(in model.Input) {
 	if !in.Fresh {
 		base = max(0, in.From-maxChunk)
 	}
-	p.ahead.room(maxChunk)
-	p.source.begin(&p.in, base, p.ahead.tokens)
+	p.source.begin(&p.in, base, p.ahead)
 	p.coder.state = state{}
 	p.now.room(0)
 	p.now.from, p.now.to = in.From, in.From
@@ -191,8 +190,9 @@ func (p *player) undecide() {
 
 // end ends the block.
 func (p *player) end() {
-	switch at := p.position(); {
+	switch {
 	case p.at == len(p.now.tokens):
+		p.pos, p.upTo = p.now.to, p.at
 		if !p.ended {
 			p.decide(p.now)
 		}
@@ -200,7 +200,7 @@ func (p *player) end() {
 			p.header = p.now.header
 		}
 		p.ended = true
-	case at == p.now.from && !p.first:
+	case p.position() == p.now.from && !p.first:
 		p.undecide()
 		p.first = true
 	default:
