@@ -1,0 +1,222 @@
+package goflate
+
+import (
+	"math"
+	"math/bits"
+	"unsafe"
+
+	"github.com/imgpack/imgpack/internal/recompress/model"
+)
+
+// What the encoder of levels 2 to 9 is made of.
+const (
+	window    = 32 << 10
+	minMatch  = 4
+	maxMatch  = 258
+	hashBits  = 17
+	hashMul   = 0x1e35a7bd
+	near      = 4096 // how far matches of minMatch bytes reach
+	blockFull = 1 << 14
+
+	// The encoder's buffer is two windows. It looks for room in it when fewer
+	// than a longest match and a shortest are left to look at.
+	buffer   = 2 * window
+	lastLook = buffer - (minMatch + maxMatch) + 1
+)
+
+// chains finds earlier positions with the same hash of minMatch bytes. Levels 4
+// to 9 put every position into them, whatever they find; so here all are in them
+// well ahead of the search.
+type chains struct {
+	data []byte
+	p    unsafe.Pointer // of data[0]
+	// bias is added to positions in head, so that those of earlier runs are far
+	// away.
+	bias uint32
+	head [1 << hashBits]uint32
+	// prev is how far back the one before is, 0xffff if farther. rank counts the
+	// positions of a chain, so that differences tell how many there are between
+	// two. Both are of the last 65536 positions.
+	prev [1 << 16]uint16
+	rank [1 << 16]uint16
+	ins  int // positions from here on are not in the chains yet
+
+	base  int // first position in the encoder's buffer
+	shift int // position from which it is a window later
+	first int // base at first
+	tail  int // end of what the encoder gets, if it is known
+
+	// Up to plain, not all positions that can be reached are in the chains.
+	plain int
+}
+
+// begin forgets all positions, and starts with an encoder whose buffer was at
+// first where it began.
+func (c *chains) begin(in model.Input) {
+	had := len(c.data)
+	if c.bias == 0 || c.bias > 1<<31 {
+		clear(c.head[:])
+		c.bias, had = 1<<16, 0
+	}
+	c.bias += uint32(had) + 1<<16
+	c.data, c.p = in.Data, unsafe.Pointer(unsafe.SliceData(in.Data))
+	switch offset := in.Offset; {
+	case in.Fresh:
+		c.first = max(0, in.From-window)
+	case offset > 2*buffer: // so far on, only what is left of a window matters
+		c.first = -int(offset%window + 2*buffer)
+	case offset >= 0:
+		c.first = -int(offset)
+	default: // a dictionary
+		c.first = max(0, int(min(-offset, model.Prior))-window)
+	}
+	if c.tail = math.MaxInt; in.End {
+		c.tail = len(in.Data)
+	}
+	c.plain = 0
+	c.place(c.first)
+}
+
+// place finds where the encoder's buffer is when it looks at position i.
+func (c *chains) place(i int) {
+	c.base, c.shift = c.first, c.first+lastLook
+	if n := (i - c.shift) / window; i >= c.shift && n > 0 {
+		c.base += n * window
+		c.shift += n * window
+	}
+	c.moveIf()
+	for i >= c.shift {
+		c.move()
+	}
+}
+
+// baseAt is where the encoder's buffer begins when it looks at position i.
+func (c *chains) baseAt(i int) int {
+	base, shift := c.base, c.shift
+	c.place(i)
+	at := c.base
+	c.base, c.shift = base, shift
+	return at
+}
+
+// move moves the buffer on.
+func (c *chains) move() {
+	c.base += window
+	c.shift += window
+	c.moveIf()
+}
+
+// moveIf has the buffer stay if nothing is left that needs room.
+func (c *chains) moveIf() {
+	if c.base+buffer >= c.tail {
+		c.shift = math.MaxInt
+	}
+}
+
+func hash4(v uint32) uint32 { return bits.ReverseBytes32(v) * hashMul >> (32 - hashBits) }
+
+// link puts positions up to to into the chains, or a few less at the end.
+func (c *chains) link(to int) {
+	p, head, prev, rank := c.p, &c.head, &c.prev, &c.rank
+	v := uint32(c.ins) + c.bias
+	for i, n := c.ins, min(to, len(c.data)-minMatch+1); i < n; i++ {
+		h := &head[hash4(load32(p, i))]
+		d := min(v-*h, 0xffff)
+		*h = v
+		v++
+		prev[uint16(i)] = uint16(d)
+		rank[uint16(i)] = rank[uint16(i-int(d))] + 1
+	}
+	c.ins = max(c.ins, to)
+}
+
+// find looks for a match at i that is longer than best, or than minMatch-1. It
+// returns 0 if there is none.
+//
+// The encoder walks along the chain of i. A match that is longer than the best
+// so far has, at any distance, all of its bytes in chains of their own; so this
+// walks along the one that gets it back farthest, and ranks tell if the encoder
+// would have come so far too.
+func (c *chains) find(i, best, chain, nice int) (length, distance int) {
+	p, prev, rank := c.p, &c.prev, &c.rank
+	limit := min(maxMatch, len(c.data)-i)
+	nice = min(nice, limit)
+	low := max(i-window, c.base)
+	start := load32(p, i)
+	end := load32(p, i+best-3)
+	j, k, tries := i, 0, chain
+	if best >= minMatch {
+		_, k = c.farthest(i, i, best)
+	}
+	from := i
+	for {
+		if j -= int(prev[uint16(j+k)]); j < low {
+			return length, distance
+		}
+		if (load32(p, j+best-3)^end)|(load32(p, j)^start) != 0 {
+			if tries--; tries > 0 {
+				continue
+			}
+			if k == 0 {
+				return length, distance
+			}
+			// It is no shorter: as the encoder does it.
+			j, k = from, 0
+			if tries = chain - int(rank[uint16(i)]-rank[uint16(j)]); tries <= 0 {
+				return length, distance
+			}
+			continue
+		}
+		n := minMatch + common(p, j+minMatch, i+minMatch, limit-minMatch)
+		if n <= best {
+			if tries--; tries > 0 {
+				continue
+			}
+			if k == 0 {
+				return length, distance
+			}
+			j, k = from, 0
+			if tries = chain - int(rank[uint16(i)]-rank[uint16(j)]); tries <= 0 {
+				return length, distance
+			}
+			continue
+		}
+		seen := int(rank[uint16(i)] - rank[uint16(j)])
+		if seen > chain {
+			return length, distance
+		}
+		best = n
+		if n > minMatch || i-j <= near {
+			length, distance = n, i-j
+		}
+		if n >= nice || seen == chain {
+			return length, distance
+		}
+		// Farther than near, none will do that is no longer than minMatch.
+		end = load32(p, i+best-3)
+		from = j
+		j, k = c.farthest(i, j, best)
+		if tries = chain; k == 0 {
+			tries = chain - seen
+		}
+	}
+}
+
+// farthest tells which bytes of a match at i, that is longer than the n bytes
+// it has in common with j, have a chain that goes back farthest from j, and
+// where a walk along that begins.
+func (c *chains) farthest(i, j, n int) (at, k int) {
+	if i < c.plain {
+		return j, 0
+	}
+	far := int(c.prev[uint16(j)])
+	for x := 1; x < min(n-3, 16); x++ {
+		if d := int(c.prev[uint16(j+x)]); d > far {
+			far, k = d, x
+		}
+	}
+	if d := int(c.prev[uint16(i+n-3)]) - (i - j); d > far {
+		return i, n - 3
+	}
+	return j, k
+}
