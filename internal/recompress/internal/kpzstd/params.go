@@ -65,7 +65,8 @@ type Params struct {
 
 var (
 	errParams  = errors.New("invalid parameters of a zstd frame")
-	errUnknown = errors.New("unknown model of a zstd encoder")
+	// ErrUnknown is parameters of a later version.
+	ErrUnknown = errors.New("unknown model of a zstd encoder")
 )
 
 // blockSize is how long a block is.
@@ -80,7 +81,7 @@ func (p Params) blockSize() int {
 func (p Params) check() error {
 	switch {
 	case p.Class >= numClasses || p.Level < Fastest || p.Level > Better:
-		return errUnknown
+		return ErrUnknown
 	case p.WindowLog < minWindowLog || p.WindowLog > maxWindowLog || len(p.Cuts) > maxCuts:
 		return errParams
 	}
@@ -144,7 +145,7 @@ func ParseParams(b []byte) (Params, error) {
 	p := Params{Class: Class(b[0]), Level: Level(b[1]), WindowLog: b[2], Checksum: b[3]&flagChecksum != 0}
 	flags, b := b[3], b[4:]
 	if flags&^(flagChecksum|flagSize) != 0 {
-		return Params{}, errUnknown
+		return Params{}, ErrUnknown
 	}
 	ok := true
 	if flags&flagSize != 0 {
