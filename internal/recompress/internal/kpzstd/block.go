@@ -41,7 +41,8 @@ func newCoder(p Params) *coder {
 }
 
 // reset makes ready for another frame.
-func (c *coder) reset() {
+func (c *coder) reset(class Class) {
+	c.class, c.agree, c.broken = class, allClasses, false
 	c.huff.reuse = false
 	c.seq.reset()
 }

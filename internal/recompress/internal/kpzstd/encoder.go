@@ -44,18 +44,33 @@ var _ io.WriteCloser = (*Encoder)(nil)
 // writes. An error of w is returned by one of the next calls. Close ends the frame
 // and must be called in any case; it does not close w.
 func NewEncoder(w io.Writer, p Params) (*Encoder, error) {
+	e := new(Encoder)
+	return e, e.Reset(w, p)
+}
+
+// Reset makes an encoder that is closed ready for another frame, as NewEncoder
+// does, and keeps its memory if the parameters allow that.
+func (e *Encoder) Reset(w io.Writer, p Params) error {
 	if err := p.check(); err != nil {
-		return nil, err
+		return err
 	}
-	e := &Encoder{p: p, w: w, h: newHistory(p), f: newFinder(p), c: newCoder(p)}
-	e.emit = e.write
-	for i := range e.blocks {
-		e.blocks[i].lits = make([]byte, 0, p.blockSize()+8)
-		e.blocks[i].seqs = make([]sequence, 0, p.blockSize()/4+1)
+	old := e.p
+	if e.c == nil || p.Level != old.Level || p.WindowLog != old.WindowLog || p.blockSize() != old.blockSize() || p.Level != Default && p.Class != old.Class {
+		e.h, e.f, e.c = newHistory(p), newFinder(p), newCoder(p)
+		for i := range e.blocks {
+			e.blocks[i].lits = make([]byte, 0, p.blockSize()+8)
+			e.blocks[i].seqs = make([]sequence, 0, p.blockSize()/4+1)
+		}
+	} else {
+		e.h.forget()
+		e.c.reset(p.Class)
 	}
+	e.p, e.w, e.emit, e.err = p, w, e.write, nil
+	e.cut, e.begun, e.closed = 0, false, false
+	e.free, e.work, e.done, e.failed = nil, nil, nil, nil
 	e.sum.reset()
 	e.begin()
-	return e, nil
+	return nil
 }
 
 // begin makes room for the next block.
@@ -121,9 +136,17 @@ func (e *Encoder) alone() {
 	if e.err != nil {
 		return
 	}
-	b := e.take()
+	b := &e.blocks[0]
+	*b = parsed{src: e.h.buf, lits: b.lits[:0], seqs: b.seqs[:0], last: true}
+	e.rebase()
 	e.f.parse(&e.h, 0, b, true)
-	e.send(b, 0, true)
+	e.err = e.emit(b)
+}
+
+func (e *Encoder) rebase() {
+	if less := e.h.rebase(); less > 0 {
+		e.f.rebase(less)
+	}
 }
 
 func (e *Encoder) header(size uint64, single bool) {
@@ -140,9 +163,7 @@ func (e *Encoder) block(last bool) {
 		return
 	}
 	b := e.take()
-	if less := e.h.rebase(); less > 0 {
-		e.f.rebase(less)
-	}
+	e.rebase()
 	if len(e.h.buf) > e.from {
 		e.f.parse(&e.h, e.from, b, false)
 	}

@@ -9,6 +9,22 @@ const (
 // fastFinder is level "fastest": one table for six bytes.
 type fastFinder struct {
 	table [1 << fastBits]entry
+	old   bool // the class is V1_11
+}
+
+// whole is what the oldest class takes of n bytes that are the same from s on: at
+// the end of a block, only groups of eight.
+func whole(src []byte, s, n int) int { return min(n, (len(src)-s)&^7) }
+
+// patience is how slowly steps get longer where nothing is found.
+func (f *fastFinder) patience(alone bool) uint {
+	switch {
+	case !f.old:
+		return 5
+	case alone:
+		return 7
+	}
+	return 6
 }
 
 func fastHash(v uint64) uint64 { return v << 16 * prime6 >> (64 - fastBits) }
@@ -26,6 +42,7 @@ func (f *fastFinder) parse(h *history, from int, b *parsed, alone bool) {
 	s, emit := from, from
 	off1, off2 := 1, 1
 	lits, seqs := b.lits, b.seqs
+	patience := f.patience(alone) & 7
 	cv := load64(src, s)
 search:
 	for {
@@ -41,6 +58,9 @@ search:
 			if repeats {
 				if r := s - off1 + 2; load32(src, r) == uint32(cv>>16) {
 					n := matchLen(src, s+6, r+4) + 4
+					if f.old {
+						n = whole(src, s+6, n-4) + 4
+					}
 					start := s + 2
 					end := start + n
 					for low := max(s-h.window, 0); r > low && start > emit+1 && src[r-1] == src[start-1]; {
@@ -66,7 +86,7 @@ search:
 				t = s - int(d)
 				break
 			}
-			s += 2 + (s-emit)>>5
+			s += 2 + (s-emit)>>patience
 			if s >= limit {
 				break search
 			}
@@ -74,7 +94,11 @@ search:
 		}
 
 		off1, off2 = s-t, off1
-		end := s + 4 + matchLen(src, s+4, t+4)
+		n := matchLen(src, s+4, t+4)
+		if f.old {
+			n = whole(src, s+4, n)
+		}
+		end := s + 4 + n
 		for low := max(s-h.window, 0); t > low && s > emit && src[t-1] == src[s-1]; {
 			s--
 			t--
@@ -91,6 +115,9 @@ search:
 		}
 		if r := s - off2; load32(src, r) == uint32(cv) {
 			n := 4 + matchLen(src, s+4, r+4)
+			if f.old {
+				n = 4 + whole(src, s+4, n-4)
+			}
 			f.table[fastHash(cv)] = makeEntry(cv, uint32(s)+base)
 			seqs = append(seqs, sequence{match: uint32(n - minMatch), offset: 1})
 			s += n

@@ -113,7 +113,7 @@ type finder interface {
 func newFinder(p Params) finder {
 	switch p.Level {
 	case Fastest:
-		return new(fastFinder)
+		return &fastFinder{old: p.Class == V1_11}
 	case Better:
 		return newBetterFinder(p.Class)
 	}

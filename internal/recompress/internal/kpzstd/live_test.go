@@ -13,88 +13,6 @@ import (
 // live is the class of the library in go.mod.
 const live = V1_203
 
-// fill returns content of a kind, the same for ever: no generator of a library is
-// used for it.
-func fill(kind string, n int) []byte {
-	r := lcg(len(kind)*7919 + 1)
-	b := make([]byte, 0, n+4096)
-	for len(b) < n {
-		switch kind {
-		case "zeros":
-			b = append(b, make([]byte, 4096)...)
-		case "random":
-			b = append(b, byte(r.next(256)))
-		case "skewed":
-			b = append(b, byte(r.next(256)&r.next(256)&r.next(64)))
-		case "text":
-			b = r.word(b)
-		case "period":
-			b = append(b, byte(len(b)%77), byte(len(b)%13))
-		case "tar":
-			b = r.member(b, r.next(3000))
-		case "mixed":
-			b = r.piece(b)
-		}
-	}
-	return b[:n]
-}
-
-var kinds = []string{"zeros", "random", "skewed", "text", "period", "tar", "mixed"}
-
-type lcg uint64
-
-func (r *lcg) next(n int) int {
-	*r = *r*6364136223846793005 + 1442695040888963407
-	return int(uint64(*r) >> 33 % uint64(n))
-}
-
-func (r *lcg) word(b []byte) []byte {
-	n := r.next(400)
-	n = n * n / 400
-	for i := range 2 + n%9 {
-		b = append(b, 'a'+byte((n*7+i*i*3)%26))
-	}
-	return append(b, ' ')
-}
-
-func (r *lcg) member(b []byte, n int) []byte {
-	h := make([]byte, 512)
-	copy(h, fmt.Sprintf("usr/share/doc/%d/file%d", r.next(100), r.next(1000)))
-	copy(h[100:], fmt.Sprintf("0000644\x000000000\x000000000\x00%011o\x0014777777777\x00", n))
-	b = append(b, h...)
-	for end := len(b) + n; len(b) < end; {
-		if n%3 == 0 {
-			b = append(b, byte(r.next(256)))
-		} else {
-			b = r.word(b)
-		}
-	}
-	return append(b, make([]byte, -len(b)&511)...)
-}
-
-// piece appends a run, noise, text, or a copy from near or far.
-func (r *lcg) piece(b []byte) []byte {
-	n := 1 + r.next(1<<r.next(17))
-	switch r.next(6) {
-	case 0:
-		return append(b, bytes.Repeat([]byte{byte(n)}, n)...)
-	case 1:
-		for range n {
-			b = append(b, byte(r.next(256)))
-		}
-	case 2:
-		for end := len(b) + n; len(b) < end; {
-			b = r.word(b)
-		}
-	default:
-		if len(b) > 0 {
-			from := r.next(len(b))
-			b = append(b, b[from:min(len(b), from+n)]...)
-		}
-	}
-	return b
-}
-
 func params(l Level, c Class) Params {
 	p := Params{Class: c, Level: l, WindowLog: 23, Checksum: true}
 	switch {
@@ -159,10 +77,27 @@ func TestLikeTheLibrary(t *testing.T) {
 		65535, 65536, 65537, 100000, 131071, 131072, 131073, 131088, 262144, 300001, 1 << 20}
 	for _, l := range []Level{Fastest, Default, Better} {
 		for _, kind := range kinds {
+			lib, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevel(l)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var e Encoder
 			for _, n := range sizes {
 				b := fill(kind, n)
-				name := fmt.Sprintf("level %d, %d bytes of %s", l, n, kind)
-				sameBytes(t, name, encode(t, params(l, live), 1<<20, b), library(t, l, b))
+				var got, want bytes.Buffer
+				lib.Reset(&want)
+				if err := e.Reset(&got, params(l, live)); err != nil {
+					t.Fatal(err)
+				}
+				for _, w := range []io.WriteCloser{lib, &e} {
+					if _, err := w.Write(b); err != nil {
+						t.Fatal(err)
+					}
+					if err := w.Close(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				sameBytes(t, fmt.Sprintf("level %d, %d bytes of %s", l, n, kind), got.Bytes(), want.Bytes())
 			}
 		}
 	}

@@ -22,8 +22,8 @@ type Class uint8
 
 // The classes, each named after its first version.
 const (
-	V1_11  Class = iota // to 1.14.1
-	V1_14               // 1.14.2 to 1.15.9
+	V1_11  Class = iota // to 1.13.6, and 1.14.0 and 1.14.1 but for level "fastest"
+	V1_14               // 1.14.2 to 1.15.9, "fastest" from 1.14.3
 	V1_15               // 1.15.10 to 1.16.3
 	V1_16               // 1.16.4 to 1.16.7
 	V1_17               // 1.17.0 to 1.17.2
@@ -35,7 +35,7 @@ const (
 )
 
 var classNames = [numClasses]string{
-	"1.11 to 1.14.1", "1.14.2 to 1.15.9", "1.15.10 to 1.16.3", "1.16.4 to 1.16.7", "1.17.0 to 1.17.2",
+	"1.11 to 1.13", "1.14 to 1.15.9", "1.15.10 to 1.16.3", "1.16.4 to 1.16.7", "1.17.0 to 1.17.2",
 	"1.17.3 and 1.17.4", "1.17.5 to 1.17.7", "1.17.8 to 1.20.2", "1.20.3",
 }
 
@@ -65,8 +65,7 @@ type Params struct {
 
 var (
 	errParams  = errors.New("invalid parameters of a zstd frame")
-	// ErrUnknown is parameters of a later version.
-	ErrUnknown = errors.New("unknown model of a zstd encoder")
+	errUnknown = errors.New("unknown model of a zstd encoder")
 )
 
 // blockSize is how long a block is.
@@ -81,7 +80,7 @@ func (p Params) blockSize() int {
 func (p Params) check() error {
 	switch {
 	case p.Class >= numClasses || p.Level < Fastest || p.Level > Better:
-		return ErrUnknown
+		return errUnknown
 	case p.WindowLog < minWindowLog || p.WindowLog > maxWindowLog || len(p.Cuts) > maxCuts:
 		return errParams
 	}
@@ -145,7 +144,7 @@ func ParseParams(b []byte) (Params, error) {
 	p := Params{Class: Class(b[0]), Level: Level(b[1]), WindowLog: b[2], Checksum: b[3]&flagChecksum != 0}
 	flags, b := b[3], b[4:]
 	if flags&^(flagChecksum|flagSize) != 0 {
-		return Params{}, ErrUnknown
+		return Params{}, errUnknown
 	}
 	ok := true
 	if flags&flagSize != 0 {

@@ -4,24 +4,32 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"sync/atomic"
 )
 
 // ErrDiffers is a frame that none of the modelled encoders made.
 var ErrDiffers = errors.New("no model of a zstd encoder makes the frame")
 
-// trialContent is how much content is kept until it is clear what encoder to go
-// on with: enough for differences between levels to show.
-const trialContent = 1 << 20
+// A candidate is settled on when it has made so much content into blocks that
+// are not raw: differences between levels show much earlier. Until then, content
+// and stream are kept for the next candidates, but no more than maxKept of content.
+const (
+	settles = 512 << 10
+	maxKept = 8 << 20
+)
 
 // Search finds the parameters of a frame: it takes the content and compares what
 // the encoders make of it with the frame. It is not safe for concurrent use. Its
-// memory is that of an Encoder and 3 MiB.
+// memory is that of an Encoder and 16 MiB.
 type Search struct {
-	list    []candidate
+	list    []candidate // first the one that t is of
 	stream  io.Reader
 	seen    []byte // of the stream, while it may be needed again
 	content []byte // the same
+	settled bool
 	e       *Encoder
+	t       *trial
+	found   bool // p is of the frame before
 	p       Params
 	err     error
 	closed  bool
@@ -36,39 +44,71 @@ var _ io.WriteCloser = (*Search)(nil)
 // frame. ErrDiffers is that no encoder makes frames that begin so. After a nil
 // error, Close must be called.
 func NewSearch(stream io.Reader, head []byte) (*Search, error) {
+	s := new(Search)
+	return s, s.Reset(stream, head)
+}
+
+// Reset begins with another frame, as NewSearch does, after Close returned nil. The
+// parameters found last are tried first.
+func (s *Search) Reset(stream io.Reader, head []byte) error {
 	list := candidates(head)
 	if len(list) == 0 {
-		return nil, ErrDiffers
+		return ErrDiffers
 	}
-	return &Search{list: list, stream: stream}, nil
+	if s.found {
+		for i, c := range list {
+			if c.Level == s.p.Level && c.set.has(s.p.Class) {
+				c.Class = s.p.Class
+				copy(list[1:], list[:i])
+				list[0] = c
+				break
+			}
+		}
+	}
+	e := s.e
+	if e == nil {
+		e = new(Encoder)
+	}
+	*s = Search{list: list, stream: stream, seen: s.seen[:0], content: s.content[:0], e: e, p: s.p, found: s.found}
+	return s.begin()
+}
+
+// begin begins with the first candidate.
+func (s *Search) begin() error {
+	c := s.list[0]
+	s.t = &trial{s: s, set: c.set}
+	if err := s.e.Reset(s.t, c.Params); err != nil {
+		return err
+	}
+	s.e.emit = s.t.block
+	return nil
 }
 
 // Write takes content. ErrDiffers is that no model is left, at the latest when
 // a little more than a block behind the difference has been written.
 func (s *Search) Write(b []byte) (int, error) {
-	if s.closed {
+	switch {
+	case s.closed:
 		return 0, errClosed
+	case s.err != nil:
+		return 0, s.err
+	}
+	if !s.settled {
+		s.content = append(s.content, b...)
+	}
+	_, s.err = s.e.Write(b)
+	for s.mayRetry() {
+		s.retry(false)
 	}
 	if s.err != nil {
 		return 0, s.err
 	}
-	if s.e != nil {
-		n, err := s.e.Write(b)
-		s.err = err
-		return n, err
+	if !s.settled && (len(s.content) > maxKept || s.t.made.Load() >= settles) {
+		s.settled = true
+		s.t.settled.Store(true)
+		s.content = s.content[:0]
 	}
-	n := min(len(b), trialContent-len(s.content))
-	s.content = append(s.content, b[:n]...)
-	if len(s.content) < trialContent {
-		return n, nil
-	}
-	if s.err = s.choose(false); s.err != nil {
-		return n, s.err
-	}
-	s.content = nil
-	m, err := s.e.Write(b[n:])
-	s.err = err
-	return n + m, err
+	return len(b), nil
 }
 
 // Close is the end of the content. If it returns nil, Params makes the frame.
@@ -77,69 +117,53 @@ func (s *Search) Close() error {
 		return s.err
 	}
 	s.closed = true
-	if s.e == nil && s.err == nil {
-		s.err = s.choose(true)
+	if err := s.e.Close(); s.err == nil {
+		s.err = err
 	}
-	if s.e != nil {
-		if err := s.e.Close(); s.err == nil {
-			s.err = err
-		}
-		s.p = s.e.p
-		s.p.Class = s.e.c.class
+	for s.mayRetry() {
+		s.retry(true)
 	}
+	s.p = s.e.p
+	s.p.Class = s.e.c.class
+	s.found = s.err == nil
 	return s.err
 }
 
 // Params returns what was found, after Close returned nil.
 func (s *Search) Params() Params { return s.p }
 
-// choose goes on with the first candidate that makes the beginning of the frame.
-func (s *Search) choose(all bool) error {
-	for _, c := range s.list {
-		t := &trial{s: s, set: c.set}
-		e, err := NewEncoder(t, c.Params)
-		if err != nil {
-			return err
-		}
-		t.e = e
-		e.emit = t.block
-		_, err = e.Write(s.content)
-		if all && err == nil {
-			err = e.Close()
-		}
-		e.wait()
-		if err == nil {
-			select {
-			case err = <-e.failed:
-			default:
-			}
-		}
-		if err == nil {
-			s.e = e
-			t.kept = true
-			return nil
-		}
-		e.Close()
-		if !errors.Is(err, ErrDiffers) {
-			return err
+func (s *Search) mayRetry() bool {
+	return !s.settled && len(s.list) > 1 && errors.Is(s.err, ErrDiffers)
+}
+
+// retry takes the next candidate through the content that there is.
+func (s *Search) retry(all bool) {
+	s.e.Close() // what it failed with is known
+	s.list = s.list[1:]
+	if s.err = s.begin(); s.err != nil {
+		return
+	}
+	_, s.err = s.e.Write(s.content)
+	if all {
+		if err := s.e.Close(); s.err == nil {
+			s.err = err
 		}
 	}
-	return ErrDiffers
 }
 
 // trial compares what an encoder writes with the stream.
 type trial struct {
-	s    *Search
-	e    *Encoder
-	set  classSet // that made the same so far
-	at   int      // in s.seen
-	kept bool
+	s       *Search
+	set     classSet     // that made the same so far
+	at      int          // in s.seen
+	made    atomic.Int64 // content of blocks that are not raw
+	settled atomic.Bool  // what was compared may be forgotten
 }
 
 // next returns the next n bytes of the stream; fewer at its end.
 func (t *trial) next(n int) ([]byte, error) {
 	s := t.s
-	if t.kept && t.at >= len(s.seen) {
+	if t.at >= len(s.seen) && t.settled.Load() {
 		s.seen, t.at = s.seen[:0], 0
 	}
 	if more := t.at + n - len(s.seen); more > 0 {
@@ -151,8 +175,7 @@ func (t *trial) next(n int) ([]byte, error) {
 			return nil, err
 		}
 	}
-	b := s.seen[t.at:min(t.at+n, len(s.seen))]
-	return b, nil
+	return s.seen[t.at:min(t.at+n, len(s.seen))], nil
 }
 
 // Write compares the frame's header or checksum.
@@ -179,7 +202,7 @@ func (t *trial) same(b []byte) (bool, error) {
 
 // block compares a block, and takes another class if that makes the stream's.
 func (t *trial) block(b *parsed) error {
-	e, c := t.e, t.e.c
+	e, c := t.s.e, t.s.e.c
 	if e.p.Checksum {
 		e.sum.write(b.src)
 	}
@@ -187,12 +210,16 @@ func (t *trial) block(b *parsed) error {
 	c.agree &= t.set
 	for {
 		before := c.agree
-		same, err := t.same(c.encode(b))
+		out := c.encode(b)
+		same, err := t.same(out)
 		if err != nil {
 			return err
 		}
 		if same {
 			t.set = c.agree
+			if out[0]&6 == blockCompressed<<1 {
+				t.made.Add(int64(len(b.src)))
+			}
 			return nil
 		}
 		others := before &^ c.agree
