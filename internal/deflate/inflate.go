@@ -170,6 +170,3 @@ func copyNear(out []byte, op, distance, length int) {
 		store64(out, op, v)
 	}
 }
-
-// fastMarked is fast for values of 16 bits.
-func (f *Inflater) fastMarked(out []uint16, op, low int) (int, error) { return op, nil }

@@ -1,0 +1,212 @@
+package gunzip
+
+import (
+	"errors"
+	"io"
+	"sync"
+)
+
+// ahead decodes beside its reader, who reads the input. That is cut into
+// segments, if it can be where a block or a member seems to begin; those are
+// decoded on speculation while the ones before still are. One goroutine takes all
+// of them in order, proves what was speculated, and hands on content.
+type ahead struct {
+	jobs  int
+	in    chan *segment // never full
+	out   chan result
+	done  chan struct{} // closed by close
+	once  sync.Once
+	cut   cutter
+	sent  int // segments that are under way
+	ended bool
+	last  *piece // that the reader has
+}
+
+// result is content, the end of a segment, or the end.
+type result struct {
+	p    *piece
+	used bool
+	err  error
+}
+
+func newAhead(jobs int) *ahead {
+	a := &ahead{
+		jobs: jobs, in: make(chan *segment, jobs+3), out: make(chan result, 2), done: make(chan struct{}),
+		cut: cutter{gate: make(chan struct{}, jobs)},
+	}
+	go a.run()
+	return a
+}
+
+func (a *ahead) close() {
+	a.once.Do(func() { close(a.done) })
+}
+
+// more gets more content or the error. It reads on when no content is there yet.
+func (a *ahead) more(src *source) ([]byte, error) {
+	if a.last != nil {
+		pieces.Put(a.last)
+		a.last = nil
+	}
+	for {
+		var r result
+		select {
+		case r = <-a.out:
+		default:
+			if !a.ended && a.sent < a.jobs+2 {
+				a.send(src)
+				continue
+			}
+			r = <-a.out
+		}
+		switch {
+		case r.used:
+			a.sent--
+		case r.p != nil:
+			a.last = r.p
+			return r.p.content(), nil
+		default:
+			return nil, r.err
+		}
+	}
+}
+
+// send reads a segment and sends it on its way.
+func (a *ahead) send(src *source) {
+	g := a.cut.next(src, a.sent == 0)
+	a.ended = g.last
+	a.sent++
+	if g.spec != nil {
+		go g.spec.run(g, a.cut.gate, a.done)
+	}
+	a.in <- g
+}
+
+var errStopped = errors.New("stopped")
+
+// run takes the segments in order.
+func (a *ahead) run() {
+	var d decoder
+	d.start(newPiece())
+	for {
+		var g *segment
+		select {
+		case g = <-a.in:
+		case <-a.done:
+			return
+		}
+		err := a.take(&d, g)
+		if err == nil && !a.put(result{used: true}) {
+			return
+		}
+		if err != nil {
+			a.put(result{err: err})
+			return
+		}
+	}
+}
+
+func (a *ahead) put(r result) bool {
+	select {
+	case a.out <- r:
+		return true
+	case <-a.done:
+		return false
+	}
+}
+
+// take decodes a segment.
+func (a *ahead) take(d *decoder, g *segment) error {
+	if g.last {
+		segments.Put(g)
+		if d.g != nil {
+			defer segments.Put(d.g)
+		}
+		if d.p.to > d.p.from && !a.put(result{p: d.p}) {
+			return errStopped
+		}
+		return d.end(g.err)
+	}
+	old := d.g
+	if taken, err := a.adopt(d, g); err != nil {
+		return err
+	} else if !taken {
+		d.feed(g)
+	}
+	d.g = g
+	if old != nil {
+		segments.Put(old)
+	}
+	for {
+		err := d.run()
+		// What there is goes out when the piece is full or the reader may wait.
+		if p := d.p; p.to > p.from && (err != io.ErrShortBuffer || len(a.in) == 0) {
+			d.p = newPiece()
+			d.p.follow(p)
+			if !a.put(result{p: p}) {
+				return errStopped
+			}
+		}
+		if err == io.ErrShortBuffer {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// adopt takes over what was decoded on speculation, if it begins just where the
+// stream got to.
+func (a *ahead) adopt(d *decoder, g *segment) (bool, error) {
+	s := g.spec
+	if s == nil {
+		return false, nil
+	}
+	fits := len(d.f.Rest()) == 0
+	if s.member {
+		fits = fits && d.phase == betweenMembers
+	} else {
+		fits = fits && d.phase == inContent && d.f.AtBorder()
+	}
+	if !fits {
+		s.stop.Store(true)
+	}
+	select {
+	case <-s.ready:
+	case <-a.done:
+		return false, errStopped
+	}
+	before := d.p
+	fits = fits && !s.wrong && s.resolve(before)
+	if a.cut.judge(fits); !fits {
+		s.free()
+		return false, nil
+	}
+	if before.to > before.from {
+		if !a.put(result{p: before}) {
+			return false, errStopped
+		}
+	} else {
+		pieces.Put(before)
+	}
+	for _, p := range s.pieces {
+		if !s.member {
+			d.count(p.content())
+		}
+		if p == s.pieces[len(s.pieces)-1] {
+			next := newPiece()
+			next.follow(p)
+			s.d.p = next
+		}
+		if !a.put(result{p: p}) {
+			return false, errStopped
+		}
+	}
+	if s.member {
+		*d = s.d
+	} else {
+		d.f, d.p, d.phase = s.d.f, s.d.p, s.d.phase
+	}
+	return true, nil
+}

@@ -1,0 +1,102 @@
+package gunzip
+
+import (
+	"bytes"
+	"sync"
+	"sync/atomic"
+
+	"github.com/imgpack/imgpack/internal/deflate"
+)
+
+// Segments that may be cut are wide enough that starting a goroutine for each
+// costs little, and hold a block of 1 MiB that does not compress. If there is
+// nothing to cut at they need not be so long.
+const (
+	segmentMin = 256 << 10
+	segmentMax = segmentMin + 1200<<10
+)
+
+// patience is how many segments in a row may be without a border, or with a
+// wrong one, until no more borders are looked for.
+const patience = 4
+
+var segments = sync.Pool{New: func() any { return &segment{room: make([]byte, headroom+segmentMax)} }}
+
+// cutter cuts the input into segments.
+type cutter struct {
+	gate    chan struct{} // a place for each that speculates
+	next_   *spec         // for the next segment
+	failed  atomic.Int32  // speculations in a row
+	without int           // segments in a row
+}
+
+// judge counts failures.
+func (c *cutter) judge(good bool) {
+	if good {
+		c.failed.Store(0)
+	} else {
+		c.failed.Add(1)
+	}
+}
+
+// next reads the next segment. If the decoder waits for it, it may be short.
+func (c *cutter) next(src *source, waits bool) *segment {
+	g := segments.Get().(*segment)
+	*g = segment{room: g.room, spec: c.next_}
+	c.next_ = nil
+	search := c.without < patience && c.failed.Load() < patience
+	want := segmentMin
+	if search {
+		want = segmentMax
+	}
+	if waits {
+		want = 1
+	}
+	if !src.fill(g, want) {
+		g.last, g.err, g.spec = true, src.err, nil
+		return g
+	}
+	if !search || len(g.data) < segmentMin {
+		return g
+	}
+	at, member := border(g.data, segmentMin)
+	if at < 0 {
+		c.without++
+		return g
+	}
+	c.without = 0
+	src.tail = append([]byte(nil), g.data[at:]...)
+	g.data = g.data[:at]
+	c.next_ = newSpec(member)
+	return g
+}
+
+// border finds where a block or member seems to begin, at least from on: behind
+// an empty stored block, which is how encoders flush, or at the magic number of a
+// member behind a trailer. It returns -1 if there is none.
+func border(data []byte, from int) (at int, member bool) {
+	at = -1
+	if i := bytes.Index(data[from:], []byte{0, 0, 0xff, 0xff}); i >= 0 && from+i+4 < len(data) {
+		at = from + i + 4
+	}
+	end := len(data)
+	if at >= 0 {
+		end = min(end, at+8+len(magic))
+	}
+	if i := bytes.Index(data[from:end], magic[:]); i >= 0 {
+		return from + i, true
+	}
+	return at, false
+}
+
+// newSpec returns what is to decode from a border on.
+func newSpec(member bool) *spec {
+	s := &spec{member: member, ready: make(chan struct{})}
+	s.d.f = new(deflate.Inflater)
+	if member {
+		s.d.phase = inHeader
+	} else {
+		s.d.phase = inContent
+	}
+	return s
+}

@@ -1,0 +1,209 @@
+package gunzip
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/imgpack/imgpack/internal/deflate"
+)
+
+// specPieces bounds what a segment is decoded to on speculation. What is beyond
+// is decoded when its turn comes.
+const specPieces = 16
+
+// mark is the first of the values that stand for a byte of the window before a
+// segment, which is not known yet.
+const mark = 1 << 15
+
+// marked is content some of which are marks, with the window before it.
+type marked struct {
+	buf    []uint16
+	to     int // from deflate.Window on
+	toByte int // how many pieces of content were there
+}
+
+const markedSize = 128 << 10
+
+var markeds = sync.Pool{New: func() any {
+	return &marked{buf: make([]uint16, deflate.Window+markedSize+deflate.MinRoom)}
+}}
+
+// spec decodes a segment on speculation that a block or a member begins there. A
+// member is decoded like a stream. Before a block the window is unknown: content
+// has marks where it repeats that, until the last 32 KiB have none any more.
+type spec struct {
+	member bool
+	stop   atomic.Bool
+	ready  chan struct{} // closed when it is done
+	wrong  bool          // no block or member can begin there
+
+	d      decoder   // how far it got
+	marked []*marked // content with marks
+	pieces []*piece  // content that follows
+}
+
+// run decodes the segment, once there is a place.
+func (s *spec) run(g *segment, gate chan struct{}, done chan struct{}) {
+	defer close(s.ready)
+	select {
+	case gate <- struct{}{}:
+		defer func() { <-gate }()
+	case <-done:
+		s.wrong = true
+		return
+	}
+	s.d.f.Feed(g.data)
+	s.d.g = g
+	more := true
+	if !s.member {
+		more = s.runMarked(done)
+	}
+	if more {
+		s.runBytes(done)
+	}
+}
+
+func (s *spec) halted(done chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return s.stop.Load()
+	}
+}
+
+// runMarked decodes up to where content has no marks any more, and tells
+// whether it got there.
+func (s *spec) runMarked(done chan struct{}) bool {
+	var m *marked
+	for len(s.marked) < specPieces*pieceSize/markedSize/2 {
+		n := markeds.Get().(*marked)
+		n.to = deflate.Window
+		if m == nil {
+			for i := range n.buf[:deflate.Window] {
+				n.buf[i] = mark | uint16(i)
+			}
+		} else {
+			copy(n.buf[:deflate.Window], m.buf[m.to-deflate.Window:m.to])
+		}
+		m = n
+		s.marked = append(s.marked, m)
+		var err error
+		m.to, err = s.d.f.InflateMarked(m.buf, m.to, 0)
+		switch {
+		case err == io.ErrShortBuffer:
+			return false
+		case err == io.EOF:
+			s.d.phase = inTrailer
+			return false
+		case err != nil || s.halted(done):
+			s.wrong = true
+			return false
+		}
+		if window := m.buf[m.to-deflate.Window : m.to]; !anyMarks(window) {
+			p := newPiece()
+			for i, v := range window {
+				p.buf[i] = byte(v)
+			}
+			p.low = 0
+			s.d.p = p
+			return true
+		}
+	}
+	return false
+}
+
+func anyMarks(w []uint16) bool {
+	var all uint16
+	for _, v := range w {
+		all |= v
+	}
+	return all >= mark
+}
+
+// runBytes decodes where all is known.
+func (s *spec) runBytes(done chan struct{}) {
+	if s.d.p == nil {
+		s.d.p = newPiece()
+	}
+	for {
+		var err error
+		if s.member {
+			err = s.d.run()
+		} else if err = s.d.content(); err == io.EOF {
+			s.d.phase = inTrailer
+		}
+		p := s.d.p
+		s.pieces = append(s.pieces, p)
+		switch {
+		case err == io.ErrShortBuffer, err == io.EOF && !s.member:
+			return
+		case err != nil || s.halted(done):
+			s.wrong = true
+			return
+		case len(s.pieces) == specPieces:
+			return
+		}
+		s.d.p = newPiece()
+		s.d.p.follow(p)
+	}
+}
+
+// resolve puts bytes in the place of marks, that of the window at the end of
+// before. It is false if there is not as much there as the content repeats.
+func (s *spec) resolve(before *piece) bool {
+	if s.member {
+		return true
+	}
+	known := min(before.to-before.low, deflate.Window)
+	var bytes [mark + deflate.Window]byte
+	for i := range 256 {
+		bytes[i] = byte(i)
+	}
+	copy(bytes[len(bytes)-known:], before.buf[before.to-known:before.to])
+	var all []*piece
+	last := before
+	for _, m := range s.marked {
+		if known < deflate.Window && !within(m.buf[deflate.Window:m.to], mark+deflate.Window-known) {
+			for _, p := range all {
+				pieces.Put(p)
+			}
+			return false
+		}
+		p := newPiece()
+		p.follow(last)
+		to := p.buf[p.to:][:m.to-deflate.Window]
+		for i, v := range m.buf[deflate.Window:m.to] {
+			to[i] = bytes[v]
+		}
+		p.to += len(to)
+		all = append(all, p)
+		last = p
+		markeds.Put(m)
+	}
+	s.marked = nil
+	s.pieces = append(all, s.pieces...)
+	return true
+}
+
+// within tells that all marks are from lowest on.
+func within(w []uint16, lowest int) bool {
+	for _, v := range w {
+		if v >= mark && int(v) < lowest {
+			return false
+		}
+	}
+	return true
+}
+
+// free gives back what was decoded.
+func (s *spec) free() {
+	for _, m := range s.marked {
+		markeds.Put(m)
+	}
+	for _, p := range s.pieces {
+		pieces.Put(p)
+	}
+	s.marked, s.pieces = nil, nil
+}
