@@ -2,40 +2,6 @@ package kpflate
 
 import "github.com/imgpack/imgpack/internal/deflate"
 
-const (
-	window = deflate.Window // a match is nearer than this
-	margin = 11             // bytes at the end of a chunk where no match begins
-)
-
-// bias turns positions into table entries: it grows from run to run so that what
-// is left of the last is out of reach.
-type bias uint32
-
-// move makes room for another run over n bytes. It tells that tables must be
-// cleared.
-func (b *bias) move(last, n int) bool {
-	v := uint64(*b) + uint64(last) + 2*window
-	clear := *b == 0 || v+uint64(n) > 1<<31
-	if clear {
-		v = 2 * window
-	}
-	*b = bias(v)
-	return clear
-}
-
-// spot is a position, as a table entry, and the four bytes there: most of those
-// that have other bytes than they should are told by it alone.
-type spot uint64
-
-func at(v uint64, e uint32) spot { return spot(e) | spot(v<<32) }
-
-func (s spot) is(v uint64) bool { return uint32(s>>32) == uint32(v) }
-
-// spots are the last one, and the one before.
-type spots struct{ last, before spot }
-
-func (s *spots) put(v spot) { s.last, s.before = v, s.last }
-
 // fast5 finds matches as level 5 does: by tables of positions by the next four
 // bytes, the last one, and by the next seven, the last two.
 type fast5 struct {
@@ -45,9 +11,6 @@ type fast5 struct {
 	size  int // of the run
 }
 
-func short5(v uint64) uint32 { return uint32(v) * prime4 >> (32 - 15) }
-func long7(v uint64) uint32  { return uint32(v << 8 * prime7 >> (64 - 15)) }
-
 func (f *fast5) reset(size int) {
 	if f.bias.move(f.size, size) {
 		clear(f.short[:])
@@ -55,10 +18,6 @@ func (f *fast5) reset(size int) {
 	}
 	f.size = size
 }
-
-// found5 is a match: l bytes at s are those at t. If l is 0, it is at least 4.
-// next is what would have been looked at after s.
-type found5 struct{ s, t, l, next int }
 
 func (f *fast5) parse(q *draft, data []byte, base, from int) {
 	if len(data)-from < 2+margin {
@@ -73,11 +32,7 @@ func (f *fast5) parse(q *draft, data []byte, base, from int) {
 			break
 		}
 		f.improve(data, &m, base, limit)
-		for m.t > base && m.s > emit && data[m.t-1] == data[m.s-1] {
-			m.s--
-			m.t--
-			m.l++
-		}
+		m.backwards(data, base, emit)
 		q.literals(data[emit:m.s])
 		q.match(m.l, m.s-m.t)
 		s = m.s + m.l
@@ -96,10 +51,10 @@ func (f *fast5) parse(q *draft, data []byte, base, from int) {
 }
 
 // find looks for a match from s on. cv is what is there.
-func (f *fast5) find(data []byte, s, emit, limit int, cv uint64) (m found5, ok bool) {
+func (f *fast5) find(data []byte, s, emit, limit int, cv uint64) (m found, ok bool) {
 	b := uint32(f.bias)
 	next := s
-	hs, hl := short5(cv), long7(cv)
+	hs, hl := short4(cv), long7(cv)
 	for {
 		s = next
 		next = s + 1 + (s-emit)>>6
@@ -112,7 +67,7 @@ func (f *fast5) find(data []byte, s, emit, limit int, cv uint64) (m found5, ok b
 		here := at(cv, e)
 		f.short[hs] = here
 		f.long[hl] = spots{here, long.last}
-		hs, hl = short5(nv), long7(nv)
+		hs, hl = short4(nv), long7(nv)
 
 		if last, before := long.last.is(cv), long.before.is(cv); last || before {
 			if d, ok := near(e, long.last); ok {
@@ -120,7 +75,7 @@ func (f *fast5) find(data []byte, s, emit, limit int, cv uint64) (m found5, ok b
 				ok = ok && before
 				if last {
 					f.put(hs, hl, at(nv, uint32(next)+b))
-					m = found5{s, s - d, 0, next}
+					m = found{s, s - d, 0, next}
 					if ok {
 						f.farther(data, &m, s-second)
 					}
@@ -128,13 +83,13 @@ func (f *fast5) find(data []byte, s, emit, limit int, cv uint64) (m found5, ok b
 				}
 				if ok {
 					f.put(hs, hl, at(nv, uint32(next)+b))
-					return found5{s, s - second, 0, next}, true
+					return found{s, s - second, 0, next}, true
 				}
 			}
 		}
 		if short.is(cv) {
 			if d, ok := near(e, short); ok {
-				m = found5{s, s - d, 0, next}
+				m = found{s, s - d, 0, next}
 				long := f.long[hl]
 				f.put(hs, hl, at(nv, uint32(next)+b))
 				f.later(data, &m, nv, long)
@@ -145,25 +100,13 @@ func (f *fast5) find(data []byte, s, emit, limit int, cv uint64) (m found5, ok b
 	}
 }
 
-// near is how far s is before e, and whether that is near enough for a match.
-func near(e uint32, s spot) (distance int, ok bool) {
-	d := e - uint32(s)
-	return int(d), d-1 < window-1
-}
-
 func (f *fast5) put(hs, hl uint32, s spot) {
 	f.short[hs] = s
 	f.long[hl].put(s)
 }
 
-// upTo258 is the length of a match of at least 4 bytes, but not more than a
-// match may have.
-func upTo258(data []byte, s, t int) int {
-	return 4 + common(data[:min(s+deflate.MaxLength, len(data))], s+4, t+4)
-}
-
 // farther takes the match at t if it is longer.
-func (f *fast5) farther(data []byte, m *found5, t int) {
+func (f *fast5) farther(data []byte, m *found, t int) {
 	m.l = upTo258(data, m.s, m.t)
 	if n := upTo258(data, m.s, t); n > m.l {
 		m.t, m.l = t, n
@@ -172,7 +115,7 @@ func (f *fast5) farther(data []byte, m *found5, t int) {
 
 // later takes a match at the next position if there is a longer one. v is what
 // is there, long who began so.
-func (f *fast5) later(data []byte, m *found5, v uint64, long spots) {
+func (f *fast5) later(data []byte, m *found, v uint64, long spots) {
 	m.l = upTo258(data, m.s, m.t)
 	e := uint32(m.next) + uint32(f.bias)
 	d, ok := near(e, long.last)
@@ -194,7 +137,7 @@ func (f *fast5) later(data []byte, m *found5, v uint64, long spots) {
 
 // improve makes a match as long as it gets, and looks for a longer one that ends
 // behind it.
-func (f *fast5) improve(data []byte, m *found5, base, limit int) {
+func (f *fast5) improve(data []byte, m *found, base, limit int) {
 	const skip = 2 // bytes that need not be the same
 	if m.l == 0 {
 		m.l = 4 + common(data, m.s+4, m.t+4)
@@ -222,17 +165,17 @@ func (f *fast5) index(data []byte, i, s int) uint64 {
 	if i < s-1 {
 		v := load64(data, i)
 		e := uint32(i) + b
-		f.put(short5(v), long7(v), at(v, e))
+		f.put(short4(v), long7(v), at(v, e))
 		f.long[long7(v>>8)].put(at(v>>8, e+1))
-		f.short[short5(v>>16)] = at(v>>16, e+2)
+		f.short[short4(v>>16)] = at(v>>16, e+2)
 		for i += 4; i < s-1; i += 3 {
 			v := load64(data, i)
 			e := uint32(i) + b
 			f.long[long7(v)].put(at(v, e))
-			f.short[short5(v>>8)] = at(v>>8, e+1)
+			f.short[short4(v>>8)] = at(v>>8, e+1)
 		}
 	}
 	v := load64(data, s-1)
-	f.put(short5(v), long7(v), at(v, uint32(s-1)+b))
+	f.put(short4(v), long7(v), at(v, uint32(s-1)+b))
 	return v >> 8
 }

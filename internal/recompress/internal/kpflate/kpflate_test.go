@@ -146,7 +146,7 @@ func find(t testing.TB, id uint16) model.Spec {
 
 func TestLive(t *testing.T) {
 	for name, content := range contents() {
-		for level := 5; level <= 5; level++ {
+		for level := 1; level <= 6; level++ {
 			got, runs := takeApart(t, bytes.NewReader(pgzip(t, content, level, 1<<20)))
 			if !bytes.Equal(got, content) {
 				t.Fatal("other content")
