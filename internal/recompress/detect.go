@@ -141,11 +141,11 @@ func familyOf(id uint16) family {
 	switch {
 	case id == 0:
 		return noFamily
-	case id < 32:
+	case id < firstKlauspost:
 		return goFamily
-	case id < 128:
+	case id < firstZlib:
 		return klauspostFamily
-	case id < 192:
+	case id < firstOther:
 		return zlibFamily
 	}
 	return otherFamily
@@ -154,10 +154,13 @@ func familyOf(id uint16) family {
 // candidates orders all models by how likely they are to have made a part.
 func candidates(q *part) []model.Spec {
 	all := specs()
-	order := likely(q)
+	order, level := likely(q)
 	flushes := slices.ContainsFunc(q.pieces, func(p piece) bool { return p.kind == kindEmpty && !p.final })
 	slices.SortStableFunc(all, func(a, b model.Spec) int {
-		return cmp.Compare(rankOf(a, order, flushes), rankOf(b, order, flushes))
+		return cmp.Or(
+			cmp.Compare(rankOf(a, order, flushes), rankOf(b, order, flushes)),
+			cmp.Compare(distance(levelOf(a.ID), level), distance(levelOf(b.ID), level)),
+			cmp.Compare(a.ID, b.ID))
 	})
 	return all
 }
@@ -170,24 +173,46 @@ func rankOf(s model.Spec, order []family, flushes bool) int {
 	return rank
 }
 
-// likely orders families by the header of the first member that begins in a part.
-func likely(q *part) []family {
-	order := []family{goFamily, klauspostFamily, zlibFamily, otherFamily, noFamily}
+// levelOf is the level that the number of a model tells.
+func levelOf(id uint16) int {
+	switch familyOf(id) {
+	case klauspostFamily:
+		id -= firstKlauspost
+	case zlibFamily:
+		id -= firstZlib
+	}
+	return int(id % 10)
+}
+
+func distance(a, b int) int { return max(a-b, b-a) }
+
+// likely orders families, and guesses the level, by the header of the first
+// member that begins in a part.
+func likely(q *part) (order []family, level int) {
+	order = []family{goFamily, klauspostFamily, zlibFamily, otherFamily, noFamily}
 	first := func(f family) {
 		i := slices.Index(order, f)
 		copy(order[1:i+1], order[:i])
 		order[0] = f
 	}
+	level = 6
 	i := slices.IndexFunc(q.pieces, func(p piece) bool { return p.kind == kindHead })
 	if i < 0 {
-		return order
+		return order, level
 	}
 	const pgzip = "\x00\x09\x6e\x88" // modification time that pgzip writes for none
-	switch head := q.pieces[i].raw; {
+	head := q.pieces[i].raw
+	switch {
 	case string(head[4:8]) == pgzip:
 		first(klauspostFamily)
 	case head[9] != 0xff: // operating system, which Go's encoders do not know
 		first(zlibFamily)
 	}
-	return order
+	switch head[8] { // extra flags
+	case 2:
+		level = 9
+	case 4:
+		level = 1
+	}
+	return order, level
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,18 +24,30 @@ func (o Options) jobs() int {
 	return runtime.GOMAXPROCS(0)
 }
 
-// compute calls f when there is a slot for it.
-func (o Options) compute(ctx context.Context, f func() error) error {
+// slot waits for a slot; release gives it back.
+func (o Options) slot(ctx context.Context) (release func(), err error) {
+	release = func() {}
 	if o.Slots != nil {
 		select {
 		case o.Slots <- struct{}{}:
-			defer func() { <-o.Slots }()
+			release = func() { <-o.Slots }
 		case <-ctx.Done():
 		}
 	}
 	if err := ctx.Err(); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// compute calls f when there is a slot for it.
+func (o Options) compute(ctx context.Context, f func() error) error {
+	release, err := o.slot(ctx)
+	if err != nil {
 		return err
 	}
+	defer release()
 	return f()
 }
 
@@ -49,14 +63,13 @@ type finder struct {
 	origin int64 // in the content, of the encoder of the last part
 	info   Info
 	models map[string]int64 // content by name
-	spend  int
 }
 
 func findDeflate(ctx context.Context, stream io.Reader, content io.Writer, o Options) ([]byte, Info, error) {
 	jobs := o.jobs()
 	f := &finder{
 		work: make(chan *part), order: make(chan *part, jobs+1), content: make(chan *part, jobs+1),
-		recipe: []byte{recipeDeflate}, models: make(map[string]int64), spend: o.Spend,
+		recipe: []byte{recipeDeflate}, models: make(map[string]int64),
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -69,12 +82,12 @@ func findDeflate(ctx context.Context, stream io.Reader, content io.Writer, o Opt
 		g.Go(func() error { return f.worker(ctx, o) })
 	}
 	g.Go(func() error { return f.writer(content) })
-	g.Go(func() error { return f.collect(ctx) })
+	g.Go(func() error { return f.collect(ctx, o) })
 	if err := g.Wait(); err != nil {
 		return nil, Info{}, err
 	}
-	f.sum()
-	if f.costs(len(f.recipe), f.info.Stream) {
+	f.info.Recipe, f.info.Model = len(f.recipe), most(f.models)
+	if o.costs(len(f.recipe), f.info.Stream) {
 		return nil, f.info, ErrHopeless
 	}
 	return f.recipe, f.info, nil
@@ -136,7 +149,7 @@ func (f *finder) writer(content io.Writer) error {
 }
 
 // collect puts the recipe together.
-func (f *finder) collect(ctx context.Context) error {
+func (f *finder) collect(ctx context.Context, o Options) error {
 	var bits int64
 	for q := range f.order {
 		select {
@@ -152,7 +165,7 @@ func (f *finder) collect(ctx context.Context) error {
 		f.info.Stream = (bits + 7) / 8
 		f.info.Content += int64(q.to - q.from)
 		f.models[q.result.spec.Name] += int64(q.to - q.from)
-		if f.costs(len(f.recipe)-4<<10, max(f.info.Stream, min(2*f.info.Stream, 4<<20))) || len(f.recipe) > MaxRecipe {
+		if o.costs(len(f.recipe)-4<<10, max(f.info.Stream, min(2*f.info.Stream, 4<<20))) || len(f.recipe) > MaxRecipe {
 			return ErrHopeless
 		}
 	}
@@ -160,23 +173,23 @@ func (f *finder) collect(ctx context.Context) error {
 }
 
 // costs tells whether a recipe is too long for a stream.
-func (f *finder) costs(recipe int, stream int64) bool {
-	spend := int64(f.spend)
+func (o Options) costs(recipe int, stream int64) bool {
+	spend := int64(o.Spend)
 	if spend == 0 {
 		spend = 10
 	}
 	return spend > 0 && int64(recipe) > stream/spend
 }
 
-// sum fills in what is said about the whole.
-func (f *finder) sum() {
-	f.info.Recipe = len(f.recipe)
-	most := int64(-1)
-	for _, s := range specs() {
-		if n, ok := f.models[s.Name]; ok && n > most {
-			f.info.Model, most = s.Name, n
+// most returns the name with the largest number, the first of several.
+func most(names map[string]int64) (name string) {
+	best := int64(-1)
+	for _, s := range slices.Sorted(maps.Keys(names)) {
+		if names[s] > best {
+			name, best = s, names[s]
 		}
 	}
+	return name
 }
 
 // taken is how much the encoder had taken before the part.

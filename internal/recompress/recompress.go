@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/imgpack/imgpack/internal/recompress/internal/kpzstd"
 )
 
 // MaxRecipe bounds the length of a recipe.
@@ -59,13 +61,13 @@ type Info struct {
 // ended when Find returns, so a call of stream or content that hangs makes Find
 // hang, whatever becomes of ctx.
 func Find(ctx context.Context, stream io.Reader, content io.Writer, o Options) ([]byte, Info, error) {
-	in := bufio.NewReaderSize(stream, 4096)
+	in := bufio.NewReaderSize(stream, 64<<10)
 	magic, err := in.Peek(4)
 	if err != nil && err != io.EOF {
 		return nil, Info{}, err
 	}
 	if isZstd(magic) {
-		return nil, Info{}, ErrHopeless
+		return findZstd(ctx, in, content, o)
 	}
 	return findDeflate(ctx, in, content, o)
 }
@@ -91,27 +93,28 @@ func Restore(ctx context.Context, w io.Writer, content io.Reader, recipe []byte,
 		return errRecipe("it has %d bytes", len(recipe))
 	case recipe[0] == recipeDeflate:
 		return restoreDeflate(ctx, w, content, recipe[1:], size, o)
+	case recipe[0] == recipeZstd:
+		return restoreZstd(ctx, w, content, recipe[1:], size, o)
 	}
 	return fmt.Errorf("%w: kind %d", ErrUnknown, recipe[0])
 }
 
-// ModelOf returns the name of the model that most parts of a recipe name; "" if
+// ModelOf returns the name of the model of most of what a recipe gives; "" if
 // the recipe is damaged, or the model is not known.
 func ModelOf(recipe []byte) string {
-	if len(recipe) == 0 || recipe[0] != recipeDeflate {
+	if len(recipe) == 0 {
 		return ""
 	}
-	count := make(map[uint16]int)
-	var most uint16
-	for recipe = recipe[1:]; len(recipe) > 0; {
-		var r record
+	if recipe[0] == recipeZstd {
+		return kpzstd.ModelOf(recipe[1:])
+	}
+	names := make(map[string]int64)
+	var r record
+	for recipe = recipe[1:]; len(recipe) > 0; names[known()[r.model].Name] += int64(r.content) {
 		var err error
 		if recipe, err = r.take(recipe); err != nil {
 			return ""
 		}
-		if count[r.model]++; count[r.model] > count[most] {
-			most = r.model
-		}
 	}
-	return known()[most].Name
+	return most(names)
 }

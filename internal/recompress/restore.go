@@ -110,13 +110,10 @@ func feed(content io.Reader, recipe []byte, hand func(*job) error) error {
 			return err
 		}
 	}
-	switch n, err := io.ReadFull(content, make([]byte, 1)); {
-	case n > 0 || len(ahead) > 0:
+	if len(ahead) > 0 {
 		return errRecipe("content goes on behind the last part")
-	case err != io.EOF:
-		return fmt.Errorf("read content: %w", err)
 	}
-	return nil
+	return contentEnd(content)
 }
 
 // window returns prior content, then n bytes and those ahead of them, the first
@@ -125,10 +122,8 @@ func window(content io.Reader, prior, read []byte, n, ahead int) ([]byte, error)
 	data := make([]byte, len(prior)+n+ahead)
 	at := copy(data, prior)
 	at += copy(data[at:], read)
-	if _, err := io.ReadFull(content, data[at:]); err == io.EOF || err == io.ErrUnexpectedEOF {
-		return nil, errRecipe("content ends in a part")
-	} else if err != nil {
-		return nil, fmt.Errorf("read content: %w", err)
+	if _, err := io.ReadFull(content, data[at:]); err != nil {
+		return nil, contentError(err)
 	}
 	return data, nil
 }
@@ -170,6 +165,25 @@ func (o *joiner) add(j *job) error {
 func (o *joiner) end() error {
 	if o.size > 0 || o.count > 0 {
 		return errRecipe("stream is shorter than it should be")
+	}
+	return nil
+}
+
+// contentError is the error of reading content of which there should be more.
+func contentError(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return errRecipe("content ends too early")
+	}
+	return fmt.Errorf("read content: %w", err)
+}
+
+// contentEnd proves that there is no more content.
+func contentEnd(content io.Reader) error {
+	switch n, err := io.ReadFull(content, make([]byte, 1)); {
+	case n > 0:
+		return errRecipe("content goes on behind the last part")
+	case err != io.EOF:
+		return fmt.Errorf("read content: %w", err)
 	}
 	return nil
 }
