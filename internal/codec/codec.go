@@ -3,13 +3,12 @@
 package codec
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
+	"github.com/imgpack/imgpack/internal/gunzip"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -59,16 +58,19 @@ func (e *FormatError) Unwrap() error { return e.Err }
 // stream that is cut (wrapping io.ErrUnexpectedEOF) or empty. Errors of r
 // itself are returned as they are. The first error is sticky.
 //
-// Memory is 0.3 MiB for gzip, and for zstd what the stream asks for, at most
-// some 140 MiB; real layers ask for 8 MiB or less. Closing the reader frees
-// it and does not close r. Format None is r itself.
+// Memory is a few MiB for gzip, and up to 8 MiB for each core where a stream can
+// be decoded on several; for zstd it is what the stream asks for, at most some
+// 140 MiB; real layers ask for 8 MiB or less. Gzip is decoded beside the caller,
+// but r is read only while Read is called. The reader must be closed, which
+// frees it and does not close r. Format None is r itself.
 func NewReader(r io.Reader, format Format) (io.ReadCloser, error) {
 	src := &source{r: r}
 	switch format {
 	case None:
 		return io.NopCloser(r), nil
 	case Gzip:
-		return newGzip(src)
+		z := gunzip.NewReader(src, gunzip.Options{})
+		return &reader{src: src, format: Gzip, r: z, close: func() { z.Close() }}, nil
 	case Zstd:
 		z, err := zstd.NewReader(src, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
 		if err != nil {
@@ -136,57 +138,4 @@ func (d *reader) Close() error {
 		d.close, d.err = nil, errClosed
 	}
 	return nil
-}
-
-func newGzip(src *source) (io.ReadCloser, error) {
-	in := bufio.NewReaderSize(src, 256<<10)
-	z, err := gzip.NewReader(in)
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return nil, src.blame(Gzip, err)
-	}
-	z.Multistream(false)
-	return &reader{src: src, format: Gzip, r: &members{in: in, z: z}, close: func() { z.Close() }}, nil
-}
-
-// members reads gzip members one after another, and what pads the last.
-type members struct {
-	in *bufio.Reader
-	z  *gzip.Reader
-}
-
-func (m *members) Read(p []byte) (int, error) {
-	for {
-		n, err := m.z.Read(p)
-		if err != io.EOF || n > 0 {
-			if err == io.EOF {
-				err = nil // of this member
-			}
-			return n, err
-		}
-		if head, _ := m.in.Peek(2); Sniff(head) != Gzip {
-			return 0, m.padding()
-		}
-		if err := m.z.Reset(m.in); err != nil {
-			return 0, err
-		}
-		m.z.Multistream(false)
-	}
-}
-
-var errTrailing = errors.New("data follows the end of the stream")
-
-// padding reads NULs up to the end of the stream.
-func (m *members) padding() error {
-	for {
-		b, err := m.in.ReadByte()
-		if err != nil {
-			return err
-		}
-		if b != 0 {
-			return errTrailing
-		}
-	}
 }
