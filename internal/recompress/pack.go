@@ -138,6 +138,7 @@ func (k *packer) block(b *piece, to int, end bool) error {
 // correct plays the model over the tokens of a block.
 func (k *packer) correct(tokens []deflate.Token, to int) error {
 	for i := 0; ; i++ {
+		i += k.agree(tokens[i:])
 		predicted, t := k.model.Predict(), deflate.EndOfBlock
 		if i < len(tokens) {
 			t = tokens[i]
@@ -162,6 +163,22 @@ func (k *packer) correct(tokens []deflate.Token, to int) error {
 		}
 		k.pos += t.Length()
 	}
+}
+
+// agree commits the tokens that are as predicted, if the model says several at
+// once, and returns how many they are.
+func (k *packer) agree(tokens []deflate.Token) (n int) {
+	if k.runner == nil {
+		return 0
+	}
+	next := k.runner.Next()
+	for n < min(len(next), len(tokens)) && next[n] == tokens[n] {
+		k.pos += tokens[n].Length()
+		n++
+	}
+	k.runner.Take(n)
+	k.right += n
+	return n
 }
 
 // seen tells whether enough was looked at.

@@ -115,6 +115,7 @@ type player struct {
 	misses  int // of the model
 	spec    model.Spec
 	model   model.Model
+	runner  model.Runner // the model, if it is one
 	nothing nothing
 	made    []deflate.Token // of a block
 	models  map[uint16]model.Model
@@ -171,6 +172,7 @@ func (p *player) play(to int, end bool) {
 		in.Offset = int64(low) - p.origin
 	}
 	p.begin = beginAmid
+	p.runner, _ = p.model.(model.Runner)
 	p.model.Begin(in)
 }
 

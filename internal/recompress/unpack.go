@@ -132,6 +132,11 @@ func (u *unpacker) block(to int, end bool) (final bool, err error) {
 func (u *unpacker) tokens(to int) error {
 	u.made = u.made[:0]
 	for {
+		if u.runner != nil && u.left != 0 {
+			if err := u.agree(to); err != nil {
+				return err
+			}
+		}
 		t := u.model.Predict()
 		switch {
 		case u.pos == to:
@@ -160,6 +165,32 @@ func (u *unpacker) tokens(to int) error {
 		u.made = append(u.made, t)
 		u.pos += t.Length()
 	}
+}
+
+// agree gives back the tokens that the model says at once, up to the next
+// correction.
+func (u *unpacker) agree(to int) error {
+	next := u.runner.Next()
+	next = next[:min(len(next), deflate.MaxBlockTokens-len(u.made))]
+	if u.left > 0 {
+		next = next[:min(len(next), u.left)]
+	}
+	for i, t := range next {
+		if u.pos == to {
+			next = next[:i]
+			break
+		}
+		if !u.plausible(t, to) {
+			return errRecipe("prediction that does not fit")
+		}
+		u.pos += t.Length()
+	}
+	u.made = append(u.made, next...)
+	u.runner.Take(len(next))
+	if u.left > 0 {
+		u.left -= len(next)
+	}
+	return nil
 }
 
 // plausible tells whether a prediction can come next. Models compare content

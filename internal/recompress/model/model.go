@@ -59,6 +59,17 @@ type Model interface {
 	Header(h *deflate.Header, tokens []deflate.Token, content []byte)
 }
 
+// Runner is a Model that can say several tokens at once, which is faster.
+type Runner interface {
+	Model
+	// Next returns what Predict would return one after the other if all of it was
+	// committed, as far as that is known; none before EndOfBlock. It is valid
+	// until the next call of another method.
+	Next() []deflate.Token
+	// Take commits the first n of what Next returned.
+	Take(n int)
+}
+
 // Spec is a model that recipes can name.
 type Spec struct {
 	ID   uint16 // in recipes

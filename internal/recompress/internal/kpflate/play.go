@@ -69,6 +69,8 @@ type player struct {
 	header deflate.Header
 }
 
+var _ model.Runner = (*player)(nil)
+
 func newPlayer(s source, r rules, penalty uint, dict int) *player {
 	return &player{source: s, coder: coder{rules: r, penalty: penalty}, dict: dict, now: &chunk{}, ahead: &chunk{}}
 }
@@ -114,6 +116,17 @@ func (p *player) Commit(t deflate.Token) {
 		p.other(t)
 	}
 }
+
+// Next implements model.Runner.
+func (p *player) Next() []deflate.Token {
+	if p.at == len(p.now.tokens) && p.turn() == deflate.EndOfBlock {
+		return nil
+	}
+	return p.now.tokens[p.at:]
+}
+
+// Take implements model.Runner.
+func (p *player) Take(n int) { p.at += n }
 
 // turn goes on to the next chunk if the block does, and returns what is next.
 func (p *player) turn() deflate.Token {
