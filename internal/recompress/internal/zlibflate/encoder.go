@@ -181,7 +181,12 @@ func (e *encoder) find(at, last int) match {
 	if last >= e.good {
 		chain >>= 2
 	}
-	m := e.longest(at, last, chain, e.nice, e.reach)
+	var m match
+	if e.gnu && e.end && len(e.data)-at < maxLength {
+		m = e.longestGNU(at, last, chain)
+	} else {
+		m = e.longest(at, last, chain, e.nice, e.reach)
+	}
 	if e.slow && m.length == deflate.MinLength && m.distance > e.tooFar {
 		return noMatch
 	}
@@ -223,13 +228,6 @@ func (e *encoder) move(at int) {
 	if over := at - e.base - limit; over > 0 {
 		e.base += (over + deflate.Window - 1) &^ windowMask
 	}
-}
-
-// endsEarly is GNU gzip's guess whether the block so far does well, and is to
-// end. at is how far it has come.
-func (e *encoder) endsEarly(at int) bool {
-	out := (e.count*8 + e.weight) >> 3
-	return e.matches < e.count/2 && out < (at-e.begin)/2
 }
 
 // take goes on behind a token.

@@ -5,59 +5,111 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/imgpack/imgpack/internal/recompress/model"
 )
 
-// tool makes a gzip stream of its standard input.
+// tool makes a gzip stream of files.
 type tool struct {
 	name    string
 	command []string
 	id      uint16
-	fallbk  bool
 }
 
+// pythonZlib compresses files to one member each.
 const pythonZlib = `import sys,zlib
-l,m=int(sys.argv[1]),int(sys.argv[2])
-c=zlib.compressobj(l,zlib.DEFLATED,31,m)
-sys.stdout.buffer.write(c.compress(sys.stdin.buffer.read())+c.flush())`
+for name in sys.argv[3:]:
+    c=zlib.compressobj(int(sys.argv[1]),zlib.DEFLATED,31,int(sys.argv[2]))
+    sys.stdout.buffer.write(c.compress(open(name,"rb").read())+c.flush())`
+
+const perlZlib = `use IO::Compress::Gzip;
+binmode STDOUT;
+my $level = shift;
+for (@ARGV) {
+    my $out;
+    IO::Compress::Gzip::gzip($_ => \$out, -Level => $level, -Minimal => 1) or die;
+    print $out;
+}`
+
+// javaZlib is a source file that java runs as it is.
+const javaZlib = `import java.io.*;
+import java.nio.file.*;
+import java.util.zip.*;
+class Z {
+  public static void main(String[] a) throws Exception {
+    for (int i = 1; i < a.length; i++) {
+      final int level = Integer.parseInt(a[0]);
+      OutputStream g = new GZIPOutputStream(System.out) {{ def.setLevel(level); }};
+      byte[] all = Files.readAllBytes(Path.of(a[i]));
+      for (int n = 0; n < all.length; n += 1000) g.write(all, n, Math.min(1000, all.length - n));
+      ((GZIPOutputStream) g).finish();
+    }
+    System.out.flush();
+  }
+}`
 
 // tools that a model is exact for.
-func tools() []tool {
+func tools(t testing.TB) []tool {
+	java := filepath.Join(t.TempDir(), "Z.java")
+	if err := os.WriteFile(java, []byte(javaZlib), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	var all []tool
 	for level := 1; level <= 9; level++ {
 		l := fmt.Sprint(level)
 		n := uint16(level)
 		all = append(all,
-			tool{name: "zlib " + l, command: []string{"python3", "-c", pythonZlib, l, "8"}, id: idZlib + n},
-			tool{name: "zlib memLevel 9 " + l, command: []string{"python3", "-c", pythonZlib, l, "9"}, id: idZlibMore + n},
-			tool{name: "pigz " + l, command: []string{"pigz", "-p2", "-nT", "-" + l}, id: idPigz + n},
-			tool{name: "pigz -p1 " + l, command: []string{"pigz", "-p1", "-nT", "-" + l}, id: idZlib + n},
-			tool{name: "gzip " + l, command: []string{"gzip", "-n", "-" + l}, id: idGzip + n},
-			tool{name: "bsdtar " + l, command: []string{"bsdtar", "-czf", "-", "--format=ustar", "--options=gzip:compression-level=" + l, "@-"}, id: idZlib + n},
+			tool{"zlib " + l, []string{"python3", "-c", pythonZlib, l, "8"}, idZlib + n},
+			tool{"zlib memLevel 9 " + l, []string{"python3", "-c", pythonZlib, l, "9"}, idZlibMore + n},
+			tool{"pigz " + l, []string{"pigz", "-cnTp2", "-" + l}, idPigz + n},
+			tool{"gzip " + l, []string{"gzip", "-cn", "-" + l}, idGzip + n},
 		)
 	}
-	return all
+	return append(all,
+		tool{"java 6", []string{"java", java, "6"}, idZlib + 6},
+		tool{"java 1", []string{"java", java, "1"}, idZlib + 1},
+		tool{"perl 6", []string{"perl", "-e", perlZlib, "6"}, idZlibMore + 6},
+		tool{"perl 9", []string{"perl", "-e", perlZlib, "9"}, idZlibMore + 9},
+		tool{"bsdtar 6", []string{"bsdtar", "-czf", "-", "--format=ustar"}, idZlib + 6},
+		tool{"bsdtar 9", []string{"bsdtar", "-cf", "-", "--gzip", "--options=compression-level=9"}, idZlib + 9},
+	)
 }
 
-// pipe runs a tool over content, or skips the test if it is not installed.
-func pipe(t testing.TB, content []byte, command ...string) []byte {
+// files writes contents to files, for tools to take.
+func files(t testing.TB, names []string) (paths []string) {
 	t.Helper()
-	if _, err := exec.LookPath(command[0]); err != nil {
+	dir, all := t.TempDir(), contents()
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, all[name], 0o644); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+// make runs a tool, or skips the test if it is not installed.
+func (c tool) make(t testing.TB, paths ...string) []byte {
+	t.Helper()
+	if _, err := exec.LookPath(c.command[0]); err != nil {
 		if os.Getenv("IMGPACK_REQUIRE_PEERS") == "1" {
 			t.Fatal(err)
 		}
-		t.Skipf("%s is not installed", command[0])
+		t.Skipf("%s is not installed", c.command[0])
 	}
-	var out, stderr bytes.Buffer
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(content), &out, &stderr
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s: %v: %s", command[0], err, stderr.String())
+	var stderr bytes.Buffer
+	cmd := exec.Command(c.command[0], slices.Concat(c.command[1:], paths)...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", c.name, err, stderr.String())
 	}
-	return out.Bytes()
+	return out
 }
 
 func specOf(t testing.TB, id uint16) model.Spec {
@@ -88,18 +140,24 @@ func inParts(t testing.TB, s model.Spec, stream []byte, size int) (n misses, par
 	data, blocks, members := takeApart(t, stream, false)
 	m := s.New()
 	for _, r := range runsOf(blocks, members, s.Restarts) {
-		for len(r.blocks) > 0 {
-			p, i := r, 0
-			for p.to = r.from; i < len(r.blocks) && p.to-r.from < size; i++ {
-				p.to += r.blocks[i].Length
-			}
-			p.blocks = r.blocks[:i]
-			n.add(compare(t, m, data, p, p.to == r.to))
-			r.blocks, r.from, r.fresh = r.blocks[i:], p.to, false
-			parts++
-		}
+		more, p := cut(t, m, data, r, size)
+		n.add(more)
+		parts += p
 	}
 	return n, parts
+}
+
+// TestTools compares models with what they model.
+func TestTools(t *testing.T) {
+	paths := files(t, names())
+	for _, tool := range tools(t) {
+		t.Run(tool.name, func(t *testing.T) {
+			s := specOf(t, tool.id)
+			if n, _ := against(t, s, tool.make(t, paths...)); n.tokens+n.headers > 0 {
+				t.Errorf("%d of %d tokens, %d headers", n.tokens, n.of, n.headers)
+			}
+		})
+	}
 }
 
 // TestCorpus measures over a file named in the environment, for people.
@@ -108,16 +166,12 @@ func TestCorpus(t *testing.T) {
 	if name == "" {
 		t.Skip("no corpus is named")
 	}
-	content, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, tool := range tools() {
+	for _, tool := range tools(t) {
 		if only := os.Getenv("ZLIBFLATE_ONLY"); only != "" && !strings.HasPrefix(tool.name, only) {
 			continue
 		}
 		t.Run(tool.name, func(t *testing.T) {
-			stream := pipe(t, content, tool.command...)
+			stream := tool.make(t, name)
 			n, _ := against(t, specOf(t, tool.id), stream)
 			p, parts := inParts(t, specOf(t, tool.id), stream, 1<<20)
 			t.Logf("%s: %d bytes, %d of %d tokens, %d headers missed; in %d parts %d tokens, %d headers", tool.name, len(stream), n.tokens, n.of, n.headers, parts, p.tokens, p.headers)
