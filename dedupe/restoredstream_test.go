@@ -8,6 +8,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -178,22 +179,23 @@ func TestStreamGivenUp(t *testing.T) {
 func TestStreamAfterReadErrors(t *testing.T) {
 	s, h := streamed(t, OpenOptions{})
 	broken := errors.New("broken")
-	failing := int64(-1)
+	var failing atomic.Int64
+	failing.Store(-1)
 	h.file.before(func(at int64) error {
-		if at == failing {
+		if at == failing.Load() {
 			return broken
 		}
 		return nil
 	})
 	for _, blob := range []storedBlob{h.streamRecipes, h.recipes, h.segments[1]} {
-		failing = blob.section.offset
+		failing.Store(blob.section.offset)
 		err := h.stream(context.Background(), s.streams[0])
 		var bad *manifests.ContentError
 		if !errors.Is(err, broken) || errors.As(err, &bad) {
 			t.Errorf("%v", err)
 		}
 	}
-	failing = -1
+	failing.Store(-1)
 	if err := h.stream(context.Background(), s.streams[0]); err != nil {
 		t.Error(err)
 	}
