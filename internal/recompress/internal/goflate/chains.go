@@ -113,21 +113,36 @@ func (c *chains) moveIf() {
 	}
 }
 
-func hash4(v uint32) uint32 { return bits.ReverseBytes32(v) * hashMul >> (32 - hashBits) }
-
 // link puts positions up to to into the chains, or a few less at the end.
 func (c *chains) link(to int) {
-	p, head, prev, rank := c.p, &c.head, &c.prev, &c.rank
-	v := uint32(c.ins) + c.bias
-	for i, n := c.ins, min(to, len(c.data)-minMatch+1); i < n; i++ {
-		h := &head[hash4(load32(p, i))]
-		d := min(v-*h, 0xffff)
-		*h = v
-		v++
-		prev[uint16(i)] = uint16(d)
-		rank[uint16(i)] = rank[uint16(i-int(d))] + 1
+	i, n := c.ins, min(to, len(c.data)-minMatch+1)
+	for ; i+4 <= n && i+8 <= len(c.data); i += 4 {
+		x := bits.ReverseBytes64(load64(c.p, i))
+		c.insert(i, uint32(x>>32))
+		c.insert(i+1, uint32(x>>24))
+		c.insert(i+2, uint32(x>>16))
+		c.insert(i+3, uint32(x>>8))
+	}
+	for ; i < n; i++ {
+		c.insert(i, bits.ReverseBytes32(load32(c.p, i)))
 	}
 	c.ins = max(c.ins, to)
+}
+
+// insert puts position i into the chains; v are the bytes there, the first in
+// the highest bits.
+func (c *chains) insert(i int, v uint32) {
+	h := &c.head[v*hashMul>>(32-hashBits)]
+	at := uint32(i) + c.bias
+	d := min(at-*h, 0xffff)
+	*h = at
+	c.prev[uint16(i)] = uint16(d)
+	c.rank[uint16(i)] = c.rank[uint16(i-int(d))] + 1
+}
+
+// reaches tells if there is anything in the chain of i, which is in it.
+func (c *chains) reaches(i int) bool {
+	return i-int(c.prev[uint16(i)]) >= max(i-window, c.base)
 }
 
 // find looks for a match at i that is longer than best, or than minMatch-1. It

@@ -21,13 +21,14 @@ type fast struct {
 	writer
 	blocks
 	p     unsafe.Pointer        // of data[0]
-	table [1 << fastBits]uint32 // the last position of a hash, and 1
+	table [1 << fastBits]uint32 // the last position of a hash, and away
 	log   []change
 
 	// Matches of the block up to planned, from the next on.
 	matches []match
 	next    int
 	planned int
+	stop    int  // of the literals that come next
 	after   bool // planned is where a match ends
 	size    int  // how far to plan the next time
 }
@@ -76,11 +77,10 @@ func (m *fast) enter() {
 	m.block()
 	m.reset(m.at, false)
 	n := m.end - m.at
-	if n < fastSmall {
-		m.planned = m.end
-		return
+	if m.planned = m.end; n >= fastSmall {
+		m.planned = m.at
+		m.scan(m.end)
 	}
-	m.scan(m.end)
 	tokens := n
 	for _, f := range m.matches {
 		tokens -= f.token.Length() - 1
@@ -88,56 +88,67 @@ func (m *fast) enter() {
 	if tokens > n-n>>4 {
 		m.matches = m.matches[:0]
 	}
+	m.pause()
 }
 
 // reset forgets what was planned.
 func (m *fast) reset(at int, after bool) {
 	m.log, m.matches, m.next = m.log[:0], m.matches[:0], 0
-	m.planned, m.after, m.size = at, after, fastSmall
+	m.planned, m.stop, m.after, m.size = at, at, after, fastSmall
 }
 
 func (m *fast) Predict() deflate.Token {
-	if m.next < len(m.matches) && m.matches[m.next].at == m.at {
-		return m.matches[m.next].token
-	}
-	if m.at < m.planned {
+	if m.at < m.stop {
 		return deflate.Literal(m.data[m.at])
 	}
-	if m.at >= m.end {
-		return deflate.EndOfBlock
+	if m.at == m.planned && m.at < m.end {
+		m.size *= 2
+		m.scan(min(m.at+m.size, m.end))
+		m.pause()
+		return m.Predict()
 	}
-	m.size *= 2
-	m.scan(min(m.at+m.size, m.end))
-	return m.Predict()
+	if m.next < len(m.matches) {
+		return m.matches[m.next].token
+	}
+	return deflate.EndOfBlock
+}
+
+// pause finds where the next token is that is no literal.
+func (m *fast) pause() {
+	m.stop = m.planned
+	if m.next < len(m.matches) {
+		m.stop = m.matches[m.next].at
+	}
 }
 
 func (m *fast) Commit(t deflate.Token) {
+	if m.at < m.stop && t < 1<<8 {
+		m.at++
+		return
+	}
 	planned := m.Predict()
-	at := min(m.at+t.Length(), len(m.data))
-	if t == planned {
-		m.at = at
-		if t.IsMatch() {
-			m.next++
-		} else if t == deflate.EndOfBlock {
-			m.enter()
-		}
-		return
-	}
-	m.retract(at)
-	m.at = at
-	if t == deflate.EndOfBlock || planned == deflate.EndOfBlock {
+	m.at = min(m.at+t.Length(), len(m.data))
+	switch {
+	case t == planned && t.IsMatch():
+		m.next++
+		m.pause()
+	case t == planned: // the end of the block
 		m.enter()
-		return
+	case t == deflate.EndOfBlock || planned == deflate.EndOfBlock:
+		m.retract(m.at)
+		m.enter()
+	default:
+		m.retract(m.at)
+		m.end = max(m.end, m.at)
+		m.reset(m.at, t.IsMatch())
 	}
-	m.end = max(m.end, at)
-	m.reset(at, t.IsMatch())
 }
 
 // retract takes positions from at on out of the table again.
 func (m *fast) retract(at int) {
 	for n := len(m.log); n > 0; n-- {
 		l := m.log[n-1]
-		if int(m.table[l.slot])-1 < at {
+		if int(m.table[l.slot])-away < at {
 			break
 		}
 		m.table[l.slot] = l.old

@@ -2,6 +2,9 @@ package goflate
 
 import "github.com/imgpack/imgpack/internal/deflate"
 
+// away is added to positions in the table, so that nothing is far away.
+const away = 1 << 16
+
 func fastHash(v uint32) uint32 { return v * hashMul >> (32 - fastBits) }
 
 // scan plans on, until a match ends at limit or behind it or the block does.
@@ -52,9 +55,9 @@ func (m *fast) seek(s, last int) (at, distance int) {
 		}
 		slot := fastHash(v)
 		old := table[slot]
-		table[slot] = uint32(s) + 1
+		table[slot] = uint32(s) + away
 		log = append(log, change{slot, old})
-		if d := uint32(s) + 1 - old; d <= window && old != 0 && load32(p, int(old)-1) == v {
+		if d := uint32(s) + away - old; d <= window && load32(p, int(old)-away) == v {
 			m.log = log
 			return s, int(d)
 		}
@@ -66,7 +69,7 @@ func (m *fast) seek(s, last int) (at, distance int) {
 func (m *fast) put(s int, v uint32) uint32 {
 	slot := fastHash(v)
 	old := m.table[slot]
-	m.table[slot] = uint32(s) + 1
+	m.table[slot] = uint32(s) + away
 	m.log = append(m.log, change{slot, old})
 	return old
 }
@@ -74,7 +77,7 @@ func (m *fast) put(s int, v uint32) uint32 {
 // near is the distance to what was put into the table for the same bytes, 0 if
 // that is not the same or too far away.
 func (m *fast) near(s int, v, old uint32) int {
-	if d := uint32(s) + 1 - old; d <= window && old != 0 && load32(m.p, int(old)-1) == v {
+	if d := uint32(s) + away - old; d <= window && load32(m.p, int(old)-away) == v {
 		return int(d)
 	}
 	return 0

@@ -2,6 +2,7 @@ package goflate
 
 import (
 	"math"
+	"math/bits"
 
 	"github.com/imgpack/imgpack/internal/deflate"
 	"github.com/imgpack/imgpack/internal/recompress/model"
@@ -57,8 +58,10 @@ func (m *greedy) search() deflate.Token {
 		m.move()
 	}
 	if len(m.data)-m.at >= minMatch {
-		m.ins = m.at
-		m.link(m.at + 1)
+		m.insert(m.at, bits.ReverseBytes32(load32(m.p, m.at)))
+		if !m.reaches(m.at) {
+			return deflate.Literal(m.data[m.at])
+		}
 		if l, d := m.find(m.at, minMatch-1, m.chain, m.nice); l > 0 {
 			return deflate.Match(l, d)
 		}

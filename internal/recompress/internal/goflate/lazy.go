@@ -133,7 +133,7 @@ func (m *lazy) fill() {
 			if at >= m.shift {
 				m.move()
 			}
-			if end-at >= minMatch {
+			if end-at >= minMatch && m.reaches(at) {
 				length, distance = m.find(at, minMatch-1, m.chain, m.nice)
 			}
 		}
