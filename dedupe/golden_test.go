@@ -15,6 +15,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/imgpack/imgpack/dedupe"
+	"github.com/imgpack/imgpack/fixtures"
+	"github.com/imgpack/imgpack/internal/codec"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -26,6 +28,11 @@ var golden = map[string]string{
 	"full.blobs":    "863a0a85834fab67327299ec3cebbf56ec34c2eebce1d105c751dcbc21bf19ab",
 	"full.imgpack":  "884ebaccc08d96092fc1e17ac937479052d60cf1bd4b580e9e6999ba320ade9d",
 	"full.receipt":  "04817194e438385ea8ed6a982c41e1dfea94d4ce86cbdb701a05f2257afb7e04",
+
+	"streams-delta.blobs":   "5ef7918611d5d4c68c34077cd3806cb9e07ec682f5e46c2344f7126a713a9491",
+	"streams-delta.imgpack": "24f619407e4dd66a78e0daa00a665c4b7d5bdd04e828927059b81f1f4436d86b",
+	"streams.blobs":         "5c867e4065e4cfc459d71df72ee37b3c4cd126aa33e3a0152d1524125f9d9861",
+	"streams.imgpack":       "72d10cf0625d41c04b204b2215c69e7e5465a20075fb5dba83da1237558fa915",
 }
 
 func goldenFile(t testing.TB, name string) []byte {
@@ -79,12 +86,15 @@ func bundleGraph(t testing.TB, b *dedupe.Bundle) *manifests.Graph {
 }
 
 func TestGoldenBundles(t *testing.T) {
-	full, delta := openGolden(t, "full.imgpack"), openGolden(t, "delta.imgpack")
-	delta.Supply(bundleGraph(t, full))
-	if err := delta.Complete(); err != nil {
-		t.Fatal(err)
+	bundles := map[string]*dedupe.Bundle{}
+	for delta, of := range map[string]string{"delta": "full", "streams-delta": "streams"} {
+		bundles[of], bundles[delta] = openGolden(t, of+".imgpack"), openGolden(t, delta+".imgpack")
+		bundles[delta].Supply(bundleGraph(t, bundles[of]))
+		if err := bundles[delta].Complete(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for name, b := range map[string]*dedupe.Bundle{"full": full, "delta": delta} {
+	for name, b := range bundles {
 		want := goldenBlobs(t, name+".blobs")
 		if err := b.Audit(t0); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -93,7 +103,15 @@ func TestGoldenBundles(t *testing.T) {
 		for _, d := range b.Blobs() {
 			got = append(got, string(d))
 		}
-		if !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
+		streams, err := b.Streams(t0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed := maps.Clone(want)
+		for _, s := range streams { // whose tar may be a layer too
+			delete(listed, string(s.Tar))
+		}
+		if !slices.Equal(got, slices.Sorted(maps.Keys(listed))) {
 			t.Errorf("%s: blobs %v", name, got)
 		}
 		for d, size := range want {
@@ -106,8 +124,17 @@ func TestGoldenBundles(t *testing.T) {
 }
 
 func TestGoldenBundlesSecondReader(t *testing.T) {
-	have := specRead(t, goldenFile(t, "full.imgpack"), nil)
-	for name, got := range map[string]map[string][]byte{"full": have, "delta": specRead(t, goldenFile(t, "delta.imgpack"), have)} {
+	bundles := map[string]map[string][]byte{}
+	for delta, of := range map[string]string{"delta": "full", "streams-delta": "streams"} {
+		bundles[of] = specRead(t, goldenFile(t, of+".imgpack"), nil)
+		have := maps.Clone(bundles[of])
+		for _, blob := range bundles[of] { // layers, also without their compression
+			tar := fixtures.Decompress(blob, manifests.Compression(codec.Sniff(blob)))
+			have[string(digest.FromBytes(tar))] = tar
+		}
+		bundles[delta] = specRead(t, goldenFile(t, delta+".imgpack"), have)
+	}
+	for name, got := range bundles {
 		want := goldenBlobs(t, name+".blobs")
 		for d, size := range want {
 			if int64(len(got[d])) != size || digest.FromBytes(got[d]) != digest.Digest(d) {
