@@ -24,6 +24,7 @@ func (s *splitter) newPart(prior []byte, at begin) *part {
 // enough.
 func (s *splitter) cut(outside bool) error {
 	q := s.now
+	s.behind = s.parser.Offset()
 	if s.prev != nil {
 		if len(q.data) == q.from && len(s.prev.pieces) < 2*partPieces {
 			return s.prepend(outside)

@@ -76,7 +76,7 @@ func findDeflate(ctx context.Context, stream io.Reader, content io.Writer, o Opt
 		defer close(f.work)
 		defer close(f.order)
 		defer close(f.content)
-		return split(stream, func(q *part) error { return f.hand(ctx, q) })
+		return newSplitter(stream, func(q *part) error { return f.hand(ctx, q) }).split()
 	})
 	for range jobs {
 		g.Go(func() error { return f.worker(ctx, o) })

@@ -18,7 +18,7 @@ type gen struct {
 
 // stream returns a stream of about so many blocks, and its content.
 func generate(seed uint64, blocks, most int) (stream, content []byte) {
-	g := gen{Rand: rand.New(rand.NewPCG(seed, 3)), most: most}
+	g := gen{Rand: seeded(seed), most: most}
 	for blocks > 0 {
 		n := 1 + g.IntN(blocks)
 		blocks -= n
@@ -208,3 +208,5 @@ func (g *gen) runs(t *deflate.Trees) {
 		n += k
 	}
 }
+
+func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 3)) }

@@ -18,12 +18,18 @@ type splitter struct {
 	taken  int64 // content of the member so far
 	ran    int64 // of the run
 	start  int64 // bit of the stream where now begins
+	behind int64 // bit of the stream where the last piece ends
 }
 
-// split calls emit for each part of a gzip stream, in order.
-func split(r io.Reader, emit func(*part) error) error {
+// newSplitter returns a splitter of a gzip stream.
+func newSplitter(r io.Reader, emit func(*part) error) *splitter {
 	s := &splitter{parser: deflate.NewParser(r), emit: emit}
 	s.now = s.newPart(nil, beginOutside)
+	return s
+}
+
+// split calls emit for each part, in order.
+func (s *splitter) split() error {
 	for members := 0; ; members++ {
 		head, err := s.head()
 		switch {
