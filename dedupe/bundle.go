@@ -232,6 +232,15 @@ func (b *Bundle) OpenLayer(ctx context.Context, layer manifests.Layer) (io.ReadC
 	return nil, manifests.ErrCompressed
 }
 
+// Local reports whether the bundle itself has the blob. See
+// manifests.LocalFetcher.
+func (b *Bundle) Local(d digest.Digest) bool {
+	_, isCarried := b.blobs[d]
+	_, isOpen := b.tars[d]
+	_, isStream := b.streams[d]
+	return isCarried || isOpen || isStream
+}
+
 // blobReader reads a blob's bytes until the work is cancelled.
 type blobReader struct {
 	stopped func() error
@@ -261,6 +270,7 @@ func (b *Bundle) Close() error {
 }
 
 var (
-	_ manifests.Fetcher     = (*Bundle)(nil)
-	_ manifests.LayerOpener = (*Bundle)(nil)
+	_ manifests.Fetcher      = (*Bundle)(nil)
+	_ manifests.LayerOpener  = (*Bundle)(nil)
+	_ manifests.LocalFetcher = (*Bundle)(nil)
 )

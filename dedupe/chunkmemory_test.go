@@ -1,10 +1,14 @@
 package dedupe_test
 
 import (
+	"compress/gzip"
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime/debug"
 	"runtime/metrics"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,36 +26,78 @@ func noise(seed byte, size int64) io.ReadCloser {
 	return io.NopCloser(io.LimitReader(rand.NewChaCha8([32]byte{seed}), size))
 }
 
-func TestMemoryOfPackingIsBounded(t *testing.T) {
-	if testing.Short() {
-		t.Skip("packs 544 MiB")
+// squeezed is a layer of text, no tar, that is compressed while it is read.
+func squeezed(seed byte, size int64) io.ReadCloser {
+	r, w := io.Pipe()
+	go func() {
+		z := gzip.NewWriter(w)
+		rng := rand.New(rand.NewChaCha8([32]byte{seed}))
+		words := strings.Fields(fixtures.Text(uint64(seed), 20_000))
+		line := make([]byte, 0, 1<<16)
+		var err error
+		for left := size; left > 0 && err == nil; left -= int64(len(line)) {
+			for line = line[:0]; len(line) < 1<<15; {
+				line = append(append(line, words[rng.IntN(len(words))]...), ' ')
+			}
+			_, err = z.Write(line)
+		}
+		w.CloseWithError(errors.Join(err, z.Close()))
+	}()
+	return r
+}
+
+// madeUp are layers that are made while they are read.
+type madeUp struct {
+	*fixtures.Blobs
+	open map[digest.Digest]func() io.ReadCloser
+}
+
+func (m *madeUp) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if open, ok := m.open[d.Digest]; ok {
+		return manifests.VerifyReader(open(), d), nil
 	}
-	const size, bound = 272 << 20, 512 << 20
-	b := fixtures.NewBlobs()
-	var layers []ocispec.Descriptor
-	seeds := map[digest.Digest]byte{}
-	for seed := range byte(2) {
-		d, err := digest.FromReader(noise(seed, size))
+	return m.Blobs.Fetch(ctx, d)
+}
+
+func (m *madeUp) Local(digest.Digest) bool { return true }
+
+// layer adds a layer, which is or is not compressed.
+func (m *madeUp) layer(t testing.TB, compressed bool, open func() io.ReadCloser) (d ocispec.Descriptor, diffID digest.Digest) {
+	t.Helper()
+	blob, content := digest.SHA256.Digester(), digest.SHA256.Digester()
+	in := open()
+	defer in.Close()
+	counted := &counter{r: io.TeeReader(in, blob.Hash())}
+	var plain io.Reader = counted
+	d.MediaType = ocispec.MediaTypeImageLayer
+	if compressed {
+		z, err := gzip.NewReader(counted)
 		if err != nil {
 			t.Fatal(err)
 		}
-		seeds[d] = seed
-		layers = append(layers, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: size})
+		plain, d.MediaType = z, ocispec.MediaTypeImageLayerGzip
 	}
-	config := b.AddJSON(ocispec.MediaTypeImageConfig, ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
-		RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layers[0].Digest, layers[1].Digest}}})
-	manifest := b.AddJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
-		MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: layers})
-	source := manifests.FetcherFunc(func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-		if seed, ok := seeds[d.Digest]; ok {
-			return manifests.VerifyReader(noise(seed, size), d), nil
-		}
-		return b.Fetch(ctx, d)
-	})
-	g, err := manifests.NewGraph(t0, []manifests.Entry{{Source: source, Root: fixtures.Root("noise:1", manifest)}}, 0)
-	if err != nil {
+	if _, err := io.Copy(content.Hash(), plain); err != nil {
 		t.Fatal(err)
 	}
+	d.Digest, d.Size = blob.Digest(), counted.n
+	m.open[d.Digest] = open
+	return d, content.Digest()
+}
+
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// peak is the most memory that was in use while f ran, in bytes.
+func peak(f func()) uint64 {
 	stop, most := make(chan bool), make(chan uint64)
 	go func() {
 		sample := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
@@ -67,14 +113,49 @@ func TestMemoryOfPackingIsBounded(t *testing.T) {
 			}
 		}
 	}()
-	s, err := chunkPlan(t, g).Write(t0, io.Discard, dedupe.Options{Jobs: 2, SpoolDir: t.TempDir()})
+	f()
 	close(stop)
-	peak := <-most
-	if err != nil || s.Size < 2*size {
-		t.Fatalf("%+v, %v", s, err)
+	return <-most
+}
+
+func TestMemoryOfPackingIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("packs 544 MiB, and 96 MiB of compressed layers")
 	}
-	if peak > bound {
-		t.Errorf("%d MiB in use, want at most %d", peak>>20, bound>>20)
+	const bound = 512 << 20
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(400 << 20)) // as the program does
+	for what, c := range map[string]struct {
+		compressed bool
+		open       func(seed byte) io.ReadCloser
+		size       int64 // of the bundle, at least
+	}{
+		"noise": {false, func(seed byte) io.ReadCloser { return noise(seed, 272<<20) }, 544 << 20},
+		"text":  {true, func(seed byte) io.ReadCloser { return squeezed(seed, 48<<20) }, 1 << 20},
+	} {
+		source := &madeUp{Blobs: fixtures.NewBlobs(), open: map[digest.Digest]func() io.ReadCloser{}}
+		var layers []ocispec.Descriptor
+		var diffIDs []digest.Digest
+		for seed := range byte(2) {
+			d, diffID := source.layer(t, c.compressed, func() io.ReadCloser { return c.open(seed) })
+			layers, diffIDs = append(layers, d), append(diffIDs, diffID)
+		}
+		config := source.AddJSON(ocispec.MediaTypeImageConfig, ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
+			RootFS: ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}})
+		manifest := source.AddJSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
+			MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: layers})
+		g := graphOf(t, source, []manifests.Root{fixtures.Root("big:1", manifest)})
+		debug.FreeOSMemory()
+		var s *dedupe.Summary
+		var err error
+		most := peak(func() {
+			s, err = chunkPlan(t, g).Write(t0, io.Discard, dedupe.Options{Jobs: 2, SpoolDir: t.TempDir()})
+		})
+		if err != nil || s.Size < c.size || s.Totals.Open != 2 {
+			t.Fatalf("%s: %+v, %v", what, s, err)
+		}
+		if most > bound {
+			t.Errorf("%s: %d MiB in use, want at most %d", what, most>>20, bound>>20)
+		}
+		t.Logf("%s: %d MiB in use at most", what, most>>20)
 	}
-	t.Logf("%d MiB in use at most", peak>>20)
 }

@@ -99,7 +99,7 @@ func sameDigest(a, b ocispec.Descriptor) bool { return a.Digest == b.Digest && a
 func adds(t testing.TB, s *dedupe.Summary) {
 	t.Helper()
 	tot := s.Totals
-	added := tot.Stored - (tot.Bytes - tot.SavedByLayers - tot.SavedByBase - tot.SavedByChunks - tot.SavedByCompression)
+	added := tot.Stored - (tot.Bytes + tot.GrownByOpening - tot.SavedByLayers - tot.SavedByBase - tot.SavedByChunks - tot.SavedByCompression)
 	if added < 0 || added > 1<<20 {
 		t.Errorf("%d bytes are added by the bundle itself: %+v", added, tot)
 	}
@@ -110,7 +110,11 @@ func adds(t testing.TB, s *dedupe.Summary) {
 			t.Errorf("row %+v", r)
 		}
 	}
-	if tot.Open+tot.Carried+tot.Needed != tot.DistinctLayers {
+	carried := 0
+	for _, r := range tot.Reasons {
+		carried += r.Layers
+	}
+	if tot.Open+tot.Carried+tot.Needed != tot.DistinctLayers || carried != tot.Carried {
 		t.Errorf("totals %+v", tot)
 	}
 }
@@ -168,8 +172,10 @@ func (o oddReader) Read(p []byte) (int, error) {
 }
 
 func TestSameChunkBundleHoweverWritten(t *testing.T) {
-	b := fixtures.NewBlobs()
+	b := goBlobs()
 	roots := append(fixtures.Series(b, 3, manifests.Uncompressed), fixtures.Random(b, 11, 5)...)
+	roots = append(roots, fixtures.Root("example.com/compressed:1", fixtures.Series(b, 3, manifests.Gzip)[2].Descriptor))
+	cache := filepath.Join(t.TempDir(), "cache")
 	base, err := dedupe.NewBase(t0, b.Graph(t, fixtures.Series(b, 1, manifests.Gzip)...), dedupe.BaseOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -183,6 +189,9 @@ func TestSameChunkBundleHoweverWritten(t *testing.T) {
 					t.Fatal(err)
 				}
 				o := dedupe.Options{Jobs: jobs, SpoolLimit: limit, SpoolDir: t.TempDir()}
+				if i > 0 {
+					o.RecipeCache = cache
+				}
 				p := chunkPlan(t, g, bases...)
 				var got bytes.Buffer
 				if i == 3 {
@@ -258,11 +267,15 @@ func TestOddLayersComeBack(t *testing.T) {
 
 func TestNothingToOpen(t *testing.T) {
 	b := fixtures.NewBlobs()
-	g := b.Graph(t, fixtures.Series(b, 2, manifests.Gzip)...)
+	content, stream := fixtures.OddGzip(10_000)
+	g := graphOf(t, counted(b, true), []manifests.Root{blobImage(b, "odd:1", ocispec.MediaTypeImageLayerGzip, stream, digest.FromBytes(content))})
 	path, s := packed(t, chunkPlan(t, g), dedupe.Options{})
 	adds(t, s)
-	if s.Totals.Open != 0 {
+	if s.Totals.Open != 0 || s.Temp != 0 {
 		t.Errorf("summary %+v", s)
+	}
+	if info := opened(t, path).Info(); len(info.Features) != 0 {
+		t.Errorf("info %+v", info)
 	}
 	comesBack(t, opened(t, path), g)
 }

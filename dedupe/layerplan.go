@@ -95,6 +95,7 @@ func (p *layerPlan) summed(resumed int64) *Summary {
 }
 
 func (p *layerPlan) writeFile(ctx context.Context, path string, o Options) (*Summary, error) {
+	o.begin(PhaseWrite, p.transfer())
 	var resumed int64
 	err := makeFile(path, o, func(f *atomicfile.File, left bool) error {
 		if err := f.Reserve(p.size); err != nil {
@@ -118,6 +119,7 @@ func (p *layerPlan) writeFile(ctx context.Context, path string, o Options) (*Sum
 }
 
 func (p *layerPlan) write(ctx context.Context, w io.Writer, o Options) (*Summary, error) {
+	o.begin(PhaseWrite, p.transfer())
 	t, err := p.tar(o)
 	if err != nil {
 		return nil, err

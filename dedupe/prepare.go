@@ -41,16 +41,18 @@ func (p *chunkPlan) prepare(ctx context.Context, o Options, open openSpool) (d *
 		d.source = d.spool
 	}
 	if len(p.packed) > 0 {
-		err = d.study(ctx, o)
+		if err := d.study(ctx, o); err != nil {
+			return d, end, err
+		}
 	}
 	o.begin(PhaseWrite, d.transfer())
-	return d, end, err
+	return d, end, nil
 }
 
 // study decides what becomes of the compressed layers.
 func (p *chunkPlan) study(ctx context.Context, o Options) error {
 	o.begin(PhaseStudy, studyPasses*p.packedBytes())
-	s := &study{o: o, source: p.source, cache: recipeCache(o.RecipeCache), recipes: p.recipes}
+	s := &study{o: o, graph: p.graph, source: p.source, cache: recipeCache(o.RecipeCache), recipes: p.recipes}
 	layers := p.packed
 	list, err := s.layers(ctx, layers)
 	if err != nil {
@@ -67,7 +69,7 @@ func (p *chunkPlan) study(ctx context.Context, o Options) error {
 // compressed layers unpack to is not known in it.
 func (p *chunkPlan) guess(ctx context.Context, o Options) (*chunkPlan, error) {
 	decided := *p
-	s := &study{o: o, guess: true, source: p.source, cache: recipeCache(o.RecipeCache)}
+	s := &study{o: o, guess: true, graph: p.graph, source: p.source, cache: recipeCache(o.RecipeCache)}
 	s.o.Progress = nil
 	var near []manifests.Layer
 	verdicts := map[digest.Digest]verdict{}

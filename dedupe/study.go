@@ -40,7 +40,8 @@ type verdict struct {
 type study struct {
 	o       Options
 	guess   bool // from the head of a layer alone; and of what is far away nothing
-	source  layerSource
+	graph   *manifests.Graph
+	source  layerSource // of the graph's blobs
 	cache   recipeCache
 	recipes *recipeFile
 	slots   chan struct{} // parts worked on at once, of all layers
@@ -95,6 +96,9 @@ func (s *study) layer(ctx context.Context, l manifests.Layer) (verdict, error) {
 
 // examine finds a layer's recipe, or why there is none.
 func (s *study) examine(ctx context.Context, l manifests.Layer, p manifests.Progress) (foundRecipe, Reason, error) {
+	if found, ok := s.inherit(ctx, l, p); ok {
+		return found, "", nil
+	}
 	source := &blamingSource{layerSource: s.source}
 	found, err := s.find(ctx, source, l, p)
 	if err == nil && !s.guess {
@@ -134,16 +138,35 @@ func (s *study) find(ctx context.Context, source layerSource, l manifests.Layer,
 	defer in.Close()
 	in = p.Watch(in, l.Blob)
 	content := &boundedWriter{left: maxTar(l), over: tooLarge(l)}
-	raw, info, err := recompress.Find(ctx, in, content, s.options())
+	o := s.options()
+	o.Spend = spend(l.Blob.Size)
+	raw, info, err := recompress.Find(ctx, in, content, o)
 	if _, rest := io.Copy(struct{ io.Writer }{io.Discard}, in); err == nil {
 		err = rest
 	}
 	return foundRecipe{recipe: raw, model: info.Model, tar: info.Content}, err
 }
 
+// inherit takes a recipe over from a bundle, and proves it anew.
+func (s *study) inherit(ctx context.Context, l manifests.Layer, p manifests.Progress) (foundRecipe, bool) {
+	b, ok := s.graph.Source(l.Blob.Digest).(*Bundle)
+	if !ok {
+		return foundRecipe{}, false
+	}
+	r, ok := b.recipeFor(ctx, l)
+	return r, ok && (s.guess || s.prove(ctx, s.source, l, r, p) == nil)
+}
+
 func (s *study) options() recompress.Options {
 	return recompress.Options{Jobs: s.o.jobs(), Slots: s.slots}
 }
+
+// freeRecipe is how long a recipe may be for any layer, in bytes: a blob that is
+// carried has a header and padding, which take more.
+const freeRecipe = 512
+
+// spend is the part of a layer that its recipe may be, as 1/spend.
+func spend(size int64) int { return int(min(max(size/freeRecipe, 1), 10)) }
 
 var errNotExact = errors.New("the stream does not come back exact")
 
@@ -250,3 +273,15 @@ func (t *toldOnce) tell(_ ocispec.Descriptor, n int64) {
 }
 
 func (t *toldOnce) rest() { t.tell(t.blob, t.left) }
+
+// recipeFor returns the recipe that the bundle has for a layer, for who makes
+// another bundle.
+func (b *Bundle) recipeFor(ctx context.Context, l manifests.Layer) (r foundRecipe, ok bool) {
+	i, ok := b.streams[l.Blob.Digest]
+	if !ok || b.catalog.Streams[i].Tar != l.DiffID || b.contents.streams.proven.wait(ctx) != nil {
+		return r, false
+	}
+	s := b.contents.streams.list[i]
+	raw, err := b.contents.streamRecipe(s)
+	return foundRecipe{recipe: raw, model: recompress.ModelOf(raw), tar: b.catalog.Tars[s.tar].Size}, err == nil
+}

@@ -129,6 +129,10 @@ func (g *Graph) OpenLayer(ctx context.Context, layer Layer) (io.ReadCloser, erro
 	return nil, ErrCompressed
 }
 
+// Source is where a blob that is no document comes from; nil if it is not of the
+// graph.
+func (g *Graph) Source(d digest.Digest) Fetcher { return g.from[d] }
+
 // Local reports whether a blob comes from memory or from a file. See
 // LocalFetcher.
 func (g *Graph) Local(d digest.Digest) bool {

@@ -62,7 +62,7 @@ func newPackCommand(a *app) *cobra.Command {
 	var o packOptions
 	return a.command(spec{
 		use: "pack [flags] -o FILE SOURCE...", group: groupCarry, short: "pack images into one bundle, every piece of content once",
-		long: "Bundles are sources too: packing an old bundle with further images adds them,\npacking two merges them, packing a delta with its base makes it whole.\nLayers that are compressed already are carried as they are.\n\nA delta on a receipt leaves out what is the same; on a bundle or archive that is\nat hand, files that changed cost only their change.",
+		long: "Bundles are sources too: packing an old bundle with further images adds them,\npacking two merges them, packing a delta with its base makes it whole.\nCompressed layers are unpacked where that loses nothing: pack finds out how each\nwas compressed, and whoever reads the bundle gets the same bytes, with the same\ndigest. The others are carried as they are.\n\nA delta on a receipt leaves out what is the same; on a bundle or archive that is\nat hand, files that changed cost only their change.",
 		examples: "imgpack pack -o site.imgpack nginx:1.27 redis:7.4\n" +
 			"imgpack pack -o site.imgpack -f images.txt --platform linux/amd64,linux/arm64\n" +
 			"imgpack pack -o next.imgpack site.imgpack ./new.tar --dry-run\n" +
@@ -190,13 +190,14 @@ func (o *packOptions) gather(ctx context.Context, a *app, args []string, policy 
 
 func (o *packOptions) options(a *app, p *progress) dedupe.Options {
 	spool := sourcePolicy{beside: o.output}.spoolDir(a)
-	return dedupe.Options{Jobs: a.g.parallel, Progress: p.report(), Replace: o.force, SpoolDir: spool, SpoolLimit: int64(o.tempSpace)}
+	return dedupe.Options{Jobs: a.g.parallel, Progress: p.report(), Replace: o.force, SpoolDir: spool, SpoolLimit: int64(o.tempSpace), RecipeCache: a.recipeCache()}
 }
 
 func (o *packOptions) write(ctx context.Context, a *app, out *sink, plan *dedupe.Plan) (*dedupe.Summary, error) {
-	p := a.startProgress("packing", plan.Transfer())
+	p := a.newProgress()
 	defer p.end()
 	options := o.options(a, p)
+	options.Phase = func(phase dedupe.Phase, bytes int64) { p.next(phaseWords[phase], bytes) }
 	if !o.noResume {
 		options.Keep = func(err error) bool { return worthKeeping(ctx, err) }
 	}
@@ -226,6 +227,8 @@ func (o *packOptions) write(ctx context.Context, a *app, out *sink, plan *dedupe
 	}
 	return summary, nil
 }
+
+var phaseWords = map[dedupe.Phase]string{dedupe.PhaseStudy: "studying layers", dedupe.PhaseWrite: "packing"}
 
 // worthKeeping reports that what a failed run has written is of use to the
 // next: it was stopped, or what it read from went away.

@@ -123,6 +123,20 @@ func (a *app) defaultStore() string {
 	return "imgpack-store"
 }
 
+// recipeCache is where the recipes of layers that have been studied are kept;
+// "" is nowhere.
+func (a *app) recipeCache() string {
+	dir := a.env("XDG_CACHE_HOME")
+	if !filepath.IsAbs(dir) {
+		home := a.env("HOME")
+		if st, err := os.Stat(home); err != nil || !st.IsDir() || !filepath.IsAbs(home) {
+			return "" // who has no home gets none made
+		}
+		dir = filepath.Join(home, ".cache")
+	}
+	return filepath.Join(dir, "imgpack", "recipes")
+}
+
 // colour reports whether to colour what goes to w.
 func (a *app) colour(w any) bool {
 	switch a.g.color {

@@ -163,6 +163,7 @@ DOCKER_DEFAULT_PLATFORM    platform where neither --platform nor IMGPACK_PLATFOR
 REGISTRY_AUTH_FILE         credentials, before those of docker and podman
 DOCKER_CONFIG              directory of docker's config.json
 XDG_DATA_HOME              the store is its imgpack directory
+XDG_CACHE_HOME             pack keeps in its imgpack directory how layers were compressed, up to 256 MB
 HTTPS_PROXY, NO_PROXY      proxies, as everywhere
 NO_COLOR, CLICOLOR_FORCE   colours off, colours on
 CI                         set: no progress bar, even on a terminal

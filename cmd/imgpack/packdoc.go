@@ -25,6 +25,7 @@ type packDoc struct {
 	Totals   packTotals `json:"totals"`
 	Since    []baseDoc  `json:"since"`
 	Temp     int64      `json:"tempBytes"`
+	Unread   int64      `json:"unreadBytes,omitempty"` // dry run: of layers that are counted as they are
 	Resumed  int64      `json:"resumedBytes"`
 	Download *int64     `json:"downloadBytes,omitempty"` // dry run
 	Estimate *float64   `json:"secondsEstimated,omitempty"`
@@ -79,8 +80,26 @@ type packTotals struct {
 	Carried            int   `json:"carriedLayers"`
 	Needed             int   `json:"neededLayers"`
 	SavedByBase        int64 `json:"savedByBase"`
+	GrownByOpening     int64 `json:"grownByOpening"` // what the tars of compressed layers are more than these
 	SavedByChunks      int64 `json:"savedByChunks"`
 	SavedByCompression int64 `json:"savedByCompression"`
+
+	Models  []modelDoc  `json:"heldOpen"`       // compressed layers that are taken apart
+	Reasons []reasonDoc `json:"carriedBecause"` // layers that are stored as they are
+}
+
+// modelDoc are the layers that one encoder compressed.
+type modelDoc struct {
+	Model   string `json:"encoder"`
+	Layers  int    `json:"layers"`
+	Bytes   int64  `json:"bytes"`
+	Recipes int64  `json:"recipeBytes"`
+}
+
+type reasonDoc struct {
+	Reason string `json:"reason"`
+	Layers int    `json:"layers"`
+	Bytes  int64  `json:"bytes"`
 }
 
 // baseDoc is what a delta was made against.
@@ -125,9 +144,16 @@ func (d *packDoc) fill(s *dedupe.Summary, in *inputs) {
 	t := s.Totals
 	d.Totals = packTotals{
 		totalsDoc{t.Images, t.Layers, t.DistinctLayers, t.Bytes, t.Stored, t.SavedByLayers},
-		t.Open, t.Carried, t.Needed, t.SavedByBase, t.SavedByChunks, t.SavedByCompression,
+		t.Open, t.Carried, t.Needed, t.SavedByBase, t.GrownByOpening, t.SavedByChunks, t.SavedByCompression,
+		[]modelDoc{}, []reasonDoc{},
 	}
-	d.Exact, d.Output.Bytes, d.Output.Digest, d.Temp, d.Resumed = s.Exact, s.Size, s.Digest, s.Temp, s.Resumed
+	for _, m := range t.Models {
+		d.Totals.Models = append(d.Totals.Models, modelDoc{m.Model, m.Layers, m.Bytes, m.Recipes})
+	}
+	for _, r := range t.Reasons {
+		d.Totals.Reasons = append(d.Totals.Reasons, reasonDoc{string(r.Reason), r.Layers, r.Bytes})
+	}
+	d.Exact, d.Output.Bytes, d.Output.Digest, d.Temp, d.Unread, d.Resumed = s.Exact, s.Size, s.Digest, s.Temp, s.Unread, s.Resumed
 }
 
 // Rates that a dry run guesses the time by, in bytes per second of one
@@ -136,13 +162,17 @@ const readRate = 400e6
 
 var compressRates = map[dedupe.Level]float64{dedupe.LevelFast: 250e6, dedupe.LevelDefault: 120e6, dedupe.LevelMax: 20e6}
 
+// studyRate is the same for finding out how layers were compressed, and proving
+// it.
+const studyRate = 15e6
+
 // seconds is about how long packing takes, downloads aside.
-func (o *packOptions) seconds(a *app, transfer int64, rows []packRow) float64 {
+func (o *packOptions) seconds(a *app, transfer, study int64, rows []packRow) float64 {
 	level := dedupe.Level(o.compress)
 	if level == "" {
 		level = dedupe.LevelDefault
 	}
-	work := float64(transfer) / readRate
+	work := float64(transfer)/readRate + float64(study)/studyRate
 	for _, r := range rows {
 		work += float64(r.NewContent) / compressRates[level]
 	}
@@ -161,18 +191,64 @@ func (t totalsDoc) savedPercent() int {
 	return int(100 * (t.Bytes - t.Stored) / t.Bytes)
 }
 
-// savings are the ways in which the bundle is smaller, in words.
+// savings are the ways in which the bundle is smaller, in words. What is saved
+// of the contents of compressed layers is no part of their size: then all that
+// is saved within layers is one number.
 func (t packTotals) savings(a *app) string {
-	var parts []string
-	for _, s := range []struct {
+	type saving struct {
 		bytes int64
 		by    string
-	}{{t.SavedByLayers, "shared layers"}, {t.SavedByBase, "the base"}, {t.SavedByChunks, "shared chunks"}, {t.SavedByCompression, "compression"}} {
+	}
+	within := []saving{{t.SavedByBase, "the base"}, {t.SavedByChunks, "shared chunks"}, {t.SavedByCompression, "compression"}}
+	if t.GrownByOpening != 0 {
+		all := saving{bytes: -t.GrownByOpening}
+		var by []string
+		for _, s := range within {
+			if all.bytes += s.bytes; s.bytes > 0 {
+				by = append(by, s.by)
+			}
+		}
+		all.by = joinWords(by)
+		within = []saving{all}
+	}
+	var parts []string
+	for _, s := range append([]saving{{t.SavedByLayers, "shared layers"}}, within...) {
 		if s.bytes > 0 {
 			parts = append(parts, a.size(s.bytes)+" by "+s.by)
 		}
 	}
 	return strings.Join(parts, ", ")
+}
+
+// joinWords is a list in words: a, b and c.
+func joinWords(words []string) string {
+	if n := len(words); n > 1 {
+		return strings.Join(words[:n-1], ", ") + " and " + words[n-1]
+	}
+	return strings.Join(words, "")
+}
+
+// openLines say how many of the compressed layers are held open and, if asked
+// for more, who made them.
+func (d packDoc) openLines(a *app) (lines []string) {
+	var open, carried modelDoc
+	for _, m := range d.Totals.Models {
+		open.Layers, open.Bytes, open.Recipes = open.Layers+m.Layers, open.Bytes+m.Bytes, open.Recipes+m.Recipes
+	}
+	for _, r := range d.Totals.Reasons {
+		carried.Layers, carried.Bytes = carried.Layers+r.Layers, carried.Bytes+r.Bytes
+	}
+	if open.Layers == 0 {
+		return nil
+	}
+	lines = append(lines, fmt.Sprintf("%d of %s held open, %d%% of their bytes; recipes %s", open.Layers,
+		count(open.Layers+carried.Layers, "compressed layer"), 100*open.Bytes/(open.Bytes+carried.Bytes), a.size(open.Recipes)))
+	if a.g.verbose > 0 {
+		for _, m := range d.Totals.Models {
+			lines = append(lines, fmt.Sprintf("  %s: %s, %s, recipes %s", quote.Clean(m.Model), count(m.Layers, "layer"), a.size(m.Bytes), a.size(m.Recipes)))
+		}
+	}
+	return lines
 }
 
 // carriedNote says that chunk mode could not help, where it could not.
@@ -181,10 +257,20 @@ func (d packDoc) carriedNote() string {
 	if d.Dedupe != string(dedupe.ModeChunk) || t.Carried == 0 {
 		return ""
 	}
+	are := "are carried as they are"
 	if t.Carried == 1 {
-		return fmt.Sprintf("note: 1 of %s is compressed and carried as it is", count(t.DistinctLayers, "layer"))
+		are = "is carried as it is"
 	}
-	return fmt.Sprintf("note: %d of %s are compressed and carried as they are", t.Carried, count(t.DistinctLayers, "layer"))
+	note := fmt.Sprintf("note: %d of %s %s", t.Carried, count(t.DistinctLayers, "layer"), are)
+	var why []string
+	for _, r := range t.Reasons {
+		if len(t.Reasons) > 1 {
+			why = append(why, fmt.Sprintf("%d %s", r.Layers, r.Reason))
+		} else {
+			why = append(why, r.Reason)
+		}
+	}
+	return note + ": " + strings.Join(why, "; ")
 }
 
 // planTable is the table of what a bundle or tar will hold.

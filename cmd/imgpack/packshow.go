@@ -25,7 +25,7 @@ func (o *packOptions) estimate(ctx context.Context, a *app, start time.Time, pla
 	doc.fill(summary, in)
 	doc.Temp = plan.Temp()
 	download := min(remoteBytes(graph, in), plan.Transfer())
-	seconds := o.seconds(a, plan.Transfer(), doc.Images)
+	seconds := o.seconds(a, plan.Transfer(), doc.studied(), doc.Images)
 	doc.Download, doc.Estimate = &download, &seconds
 	doc.Seconds = a.now().Sub(start).Seconds()
 	return show(a, listing[packRow]{doc: doc, items: doc.Images, name: func(r packRow) string { return r.Ref }, human: func() error {
@@ -36,13 +36,22 @@ func (o *packOptions) estimate(ctx context.Context, a *app, start time.Time, pla
 	}})
 }
 
+// studied is how many bytes of compressed layers packing has to study.
+func (d packDoc) studied() int64 {
+	n := d.Unread
+	for _, m := range d.Totals.Models {
+		n += m.Bytes
+	}
+	return n
+}
+
 // planLines say what a bundle will be, and what making it takes.
 func (o *packOptions) planLines(a *app, d packDoc) []string {
 	t := d.Totals
 	first := fmt.Sprintf("bundle of %s (%d bytes); the images one by one: %s", a.size(d.Output.Bytes), d.Output.Bytes, a.size(t.Bytes))
 	if !d.Exact {
 		about := "about"
-		if len(d.Since) > 0 { // what changed files share with their older selves is not looked at
+		if len(d.Since) > 0 || d.Unread > 0 { // what changed files share with their older selves is not looked at
 			about = "at most about"
 		}
 		first = fmt.Sprintf("bundle of %s %s; the images one by one: %s", about, a.size(d.Output.Bytes), a.size(t.Bytes))
@@ -62,6 +71,10 @@ func (o *packOptions) planLines(a *app, d packDoc) []string {
 		costs = append([]string{"download " + a.size(*d.Download)}, costs...)
 	}
 	lines = append(lines, strings.Join(costs, ", "))
+	if d.Unread > 0 {
+		lines = append(lines, fmt.Sprintf("layers of %s from registries are not looked into, and counted as they are", a.size(d.Unread)))
+	}
+	lines = append(lines, d.openLines(a)...)
 	if note := d.carriedNote(); note != "" {
 		lines = append(lines, note)
 	}
@@ -110,6 +123,7 @@ func (d packDoc) doneLines(a *app, path string) []string {
 	if saved := t.savings(a); saved != "" && d.Dedupe == string(dedupe.ModeChunk) {
 		lines = append(lines, "saved "+saved)
 	}
+	lines = append(lines, d.openLines(a)...)
 	if d.Resumed > 0 {
 		lines = append(lines, fmt.Sprintf("%s were taken over from the interrupted run", a.size(d.Resumed)))
 	}

@@ -18,14 +18,18 @@ import (
 // now and then elsewhere, as JSON, or not at all. One exists at a time.
 type progress struct {
 	done  atomic.Int64
-	show  display
+	open  func(op string, total int64) display // nil when nobody looks
 	every time.Duration
 	now   func() time.Time
 	stop  chan struct{}
 	wait  sync.WaitGroup
+
+	mu   sync.Mutex
+	show display // of the phase at hand; nil before the first
 }
 
-// display is one way to show progress. It is called from one goroutine.
+// display is one way to show progress. It is called from one goroutine at a
+// time.
 type display interface {
 	tick(now time.Time, done int64)
 	finish(now time.Time, done int64)
@@ -34,15 +38,26 @@ type display interface {
 // startProgress shows the progress of op, which moves total bytes; 0 where
 // that is not known. It must be ended.
 func (a *app) startProgress(op string, total int64) *progress {
-	start := a.now()
+	p := a.newProgress()
+	p.next(op, total)
+	return p
+}
+
+// newProgress is startProgress for what will say by next what it does.
+func (a *app) newProgress() *progress {
 	p := &progress{stop: make(chan struct{}), now: a.now, every: time.Second}
 	switch a.progressMode() {
 	case "bar":
-		p.show, p.every = newBar(a.Err, op, total), 100*time.Millisecond
+		p.open = func(op string, total int64) display { return newBar(a.Err, op, total) }
+		p.every = 100 * time.Millisecond
 	case "plain":
-		p.show = &heartbeat{out: a.Err, op: op, total: total, start: start, last: start}
+		p.open = func(op string, total int64) display {
+			return &heartbeat{out: a.Err, op: op, total: total, start: a.now(), last: a.now()}
+		}
 	case "json":
-		p.show = &ticks{out: a.Err, op: op, total: total, start: start}
+		p.open = func(op string, total int64) display {
+			return &ticks{out: a.Err, op: op, total: total, start: a.now()}
+		}
 	default:
 		return p
 	}
@@ -64,6 +79,21 @@ func (a *app) progressMode() string {
 	return "plain"
 }
 
+// next ends what is shown and goes on with another operation. It must not be
+// called while report is told of anything.
+func (p *progress) next(op string, total int64) {
+	if p.open == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.show != nil {
+		p.show.finish(p.now(), p.done.Load())
+	}
+	p.done.Store(0)
+	p.show = p.open(op, total)
+}
+
 func (p *progress) loop() {
 	t := time.NewTicker(p.every)
 	defer t.Stop()
@@ -72,14 +102,18 @@ func (p *progress) loop() {
 		case <-p.stop:
 			return
 		case <-t.C:
-			p.show.tick(p.now(), p.done.Load())
+			p.mu.Lock()
+			if p.show != nil {
+				p.show.tick(p.now(), p.done.Load())
+			}
+			p.mu.Unlock()
 		}
 	}
 }
 
 // report is what libraries are given; nil when nobody looks.
 func (p *progress) report() manifests.Progress {
-	if p.show == nil {
+	if p.open == nil {
 		return nil
 	}
 	return func(_ ocispec.Descriptor, n int64) { p.done.Add(n) }
