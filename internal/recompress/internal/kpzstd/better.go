@@ -159,8 +159,13 @@ func (f *betterFinder) search(st *betterState, b *parsed, repeats bool) (match, 
 			continue
 		}
 		m := match{s: s, from: s + 1}
-		f.longest(st, &m, cv, pos-long.last(), 0)
-		f.longest(st, &m, cv, pos-long.before(), 0)
+		if d := pos - long.last(); d < window && load64(src, s-int(d)) == cv {
+			m.t = s - int(d)
+			m.n = matchLen(src, s+8, m.t+8) + 8
+		}
+		if d := pos - long.before(); d < window && load64(src, s-int(d)) == cv {
+			m.longer(src, s-int(d), 0)
+		}
 		if m.n > 0 {
 			return m, true
 		}
@@ -171,8 +176,11 @@ func (f *betterFinder) search(st *betterState, b *parsed, repeats bool) (match, 
 			p := &f.long[betterLong(next)]
 			long = *p
 			*p = long.with(pos + 1)
-			if !f.longest(st, &m, next, pos-long.last(), 1) {
-				f.longest(st, &m, next, pos-long.before(), 1)
+			// Distances are checked as from s.
+			for _, d := range [...]uint32{pos - long.last(), pos - long.before()} {
+				if d < window && load64(src, s-int(d)) == next && m.longer(src, s-int(d), 1) {
+					break
+				}
 			}
 			return m, true
 		}
@@ -185,17 +193,10 @@ func (f *betterFinder) search(st *betterState, b *parsed, repeats bool) (match, 
 	}
 }
 
-// longest makes the place d before m.s the match if it is longer; with on 1, as a
-// match that begins one byte behind m.s.
-func (f *betterFinder) longest(st *betterState, m *match, cv uint64, d uint32, on int) bool {
-	if d >= st.window {
-		return false
-	}
-	t := m.s - int(int32(d))
-	if load64(st.src, t) != cv {
-		return false
-	}
-	n := matchLen(st.src, m.s+8+on, t+8) + 8
+// longer makes t, where eight bytes are the same, the match if that is longer;
+// with on 1, as a match that begins one byte behind m.s.
+func (m *match) longer(src []byte, t, on int) bool {
+	n := matchLen(src, m.s+8+on, t+8) + 8
 	if n <= m.n {
 		return false
 	}

@@ -4,7 +4,8 @@ package kpzstd
 // in set, it is not known which.
 type candidate struct {
 	Params
-	set classSet
+	set     classSet
+	several bool // the frame has several blocks
 }
 
 func classes(from, to Class) classSet { return 1<<(to+1) - 1<<from }
@@ -53,7 +54,7 @@ func candidates(head []byte) []candidate {
 		if !one {
 			p.Cuts = cuts(blocks, p.blockSize())
 		}
-		list = append(list, candidate{p, g.set})
+		list = append(list, candidate{p, g.set, !one})
 	}
 	return list
 }

@@ -24,10 +24,11 @@ type Encoder struct {
 	full int // where it ends
 	cut  int // of p.Cuts
 
-	begun  bool // the header is written
-	closed bool
-	sum    xxh64
-	emit   func(*parsed) error // writes a block, in the second goroutine
+	begun   bool // the header is written
+	several bool // it is no frame of one block
+	closed  bool
+	sum     xxh64
+	emit    func(*parsed) error // writes a block, in the second goroutine
 
 	blocks [2]parsed
 	free   chan *parsed
@@ -66,7 +67,7 @@ func (e *Encoder) Reset(w io.Writer, p Params) error {
 		e.c.reset(p.Class)
 	}
 	e.p, e.w, e.emit, e.err = p, w, e.write, nil
-	e.cut, e.begun, e.closed = 0, false, false
+	e.cut, e.begun, e.closed, e.several = 0, false, false, p.Flush
 	e.free, e.work, e.done, e.failed = nil, nil, nil, nil
 	e.sum.reset()
 	e.begin()
@@ -114,10 +115,13 @@ func (e *Encoder) Close() error {
 	}
 	e.closed = true
 	rest := len(e.h.buf) - e.from
-	if e.err == nil && !e.begun && rest > 0 && len(e.p.Cuts) == 0 {
+	if e.err == nil && !e.begun && rest > 0 && !e.several && len(e.p.Cuts) == 0 {
 		e.alone()
-	} else if e.err == nil {
-		e.header(e.p.Size, false)
+	} else {
+		if rest > 0 && e.p.Flush {
+			e.block(false)
+			e.from = len(e.h.buf)
+		}
 		e.block(true)
 	}
 	e.stop()

@@ -2,6 +2,7 @@ package kpzstd
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -163,6 +164,32 @@ func TestFirstBlocks(t *testing.T) {
 			t.Fatal(err)
 		}
 		sameBytes(t, fmt.Sprint(cuts), encode(t, p, 1<<20, b), want.Bytes())
+	}
+}
+
+func TestFlushedEnd(t *testing.T) {
+	for _, n := range []int{5, 4096, 131072, 131073, 400000, 2 << 20} {
+		b := fill("text", n)
+		var want bytes.Buffer
+		e, err := zstd.NewWriter(&want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(e.Flush(), e.Close()); err != nil {
+			t.Fatal(err)
+		}
+		p := params(Default, live)
+		p.Flush = true
+		sameBytes(t, fmt.Sprint(n), encode(t, p, 1<<20, b), want.Bytes())
+		if found := search(t, want.Bytes(), b); found.Flush != (n%131072 != 0 && n > 5) {
+			t.Errorf("%d bytes: flushed is %v", n, found.Flush)
+		}
+		if n%131072 != 0 {
+			find(t, append(want.Bytes(), want.Bytes()...), append(bytes.Clone(b), b...))
+		}
 	}
 }
 

@@ -61,6 +61,9 @@ type Params struct {
 	// blocks are: what was written before the rest was read. Without any, a
 	// content that fits a block becomes a frame of one block.
 	Cuts []uint32
+	// Flush is that the encoder was flushed before the end: the last block with
+	// content is not the last of the frame.
+	Flush bool
 }
 
 var (
@@ -113,6 +116,7 @@ func (p Params) String() string {
 const (
 	flagChecksum = 1 << iota
 	flagSize
+	flagFlush
 )
 
 // AppendBinary appends the parameters in the form that ParseParams reads.
@@ -123,6 +127,9 @@ func (p Params) AppendBinary(b []byte) []byte {
 	}
 	if p.Size > 0 {
 		flags |= flagSize
+	}
+	if p.Flush {
+		flags |= flagFlush
 	}
 	b = append(b, byte(p.Class), byte(p.Level), p.WindowLog, flags)
 	if p.Size > 0 {
@@ -141,9 +148,9 @@ func ParseParams(b []byte) (Params, error) {
 	if len(b) < 5 {
 		return Params{}, errParams
 	}
-	p := Params{Class: Class(b[0]), Level: Level(b[1]), WindowLog: b[2], Checksum: b[3]&flagChecksum != 0}
+	p := Params{Class: Class(b[0]), Level: Level(b[1]), WindowLog: b[2], Checksum: b[3]&flagChecksum != 0, Flush: b[3]&flagFlush != 0}
 	flags, b := b[3], b[4:]
-	if flags&^(flagChecksum|flagSize) != 0 {
+	if flags&^(flagChecksum|flagSize|flagFlush) != 0 {
 		return Params{}, errUnknown
 	}
 	ok := true

@@ -80,7 +80,7 @@ func (s *Search) begin() error {
 	if err := s.e.Reset(s.t, c.Params); err != nil {
 		return err
 	}
-	s.e.emit = s.t.block
+	s.e.emit, s.e.several = s.t.block, c.several
 	return nil
 }
 
@@ -212,6 +212,10 @@ func (t *trial) block(b *parsed) error {
 		before := c.agree
 		out := c.encode(b)
 		same, err := t.same(out)
+		if err == nil && !same && b.last && len(b.src) > 0 && !e.p.Flush {
+			same, err = t.flushed(out)
+			e.p.Flush = same
+		}
 		if err != nil {
 			return err
 		}
@@ -229,6 +233,20 @@ func (t *trial) block(b *parsed) error {
 		c.restore(saved)
 		c.class, c.agree = others.highest(), others
 	}
+}
+
+// flushed compares the last block as one that is not, and the empty block behind.
+func (t *trial) flushed(out []byte) (bool, error) {
+	out[0] &^= 1
+	at := t.at
+	same, err := t.same(out)
+	if same {
+		same, err = t.same(blockHeader(nil, true, blockRaw, 0))
+	}
+	if !same {
+		t.at = at
+	}
+	return same, err
 }
 
 // coderState is what a coder knows of the blocks before.
