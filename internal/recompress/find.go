@@ -24,30 +24,18 @@ func (o Options) jobs() int {
 	return runtime.GOMAXPROCS(0)
 }
 
-// slot waits for a slot; release gives it back.
-func (o Options) slot(ctx context.Context) (release func(), err error) {
-	release = func() {}
+// compute calls f when there is a slot for it.
+func (o Options) compute(ctx context.Context, f func() error) error {
 	if o.Slots != nil {
 		select {
 		case o.Slots <- struct{}{}:
-			release = func() { <-o.Slots }
+			defer func() { <-o.Slots }()
 		case <-ctx.Done():
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		release()
-		return nil, err
-	}
-	return release, nil
-}
-
-// compute calls f when there is a slot for it.
-func (o Options) compute(ctx context.Context, f func() error) error {
-	release, err := o.slot(ctx)
-	if err != nil {
 		return err
 	}
-	defer release()
 	return f()
 }
 

@@ -94,7 +94,7 @@ func Restore(ctx context.Context, w io.Writer, content io.Reader, recipe []byte,
 	case recipe[0] == recipeDeflate:
 		return restoreDeflate(ctx, w, content, recipe[1:], size, o)
 	case recipe[0] == recipeZstd:
-		return restoreZstd(ctx, w, content, recipe[1:], size, o)
+		return restoreZstd(ctx, w, content, recipe[1:], size)
 	}
 	return fmt.Errorf("%w: kind %d", ErrUnknown, recipe[0])
 }

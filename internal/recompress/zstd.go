@@ -15,13 +15,9 @@ import (
 // maxWindow bounds the memory that decoding a zstd stream needs.
 const maxWindow = 128 << 20
 
-// findZstd finds the recipe of a zstd stream, one frame after the other.
+// findZstd finds the recipe of a zstd stream, one frame after the other. It takes
+// no slot, as it works while it reads and writes.
 func findZstd(ctx context.Context, in *bufio.Reader, content io.Writer, o Options) ([]byte, Info, error) {
-	release, err := o.slot(ctx)
-	if err != nil {
-		return nil, Info{}, err
-	}
-	defer release()
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(min(o.jobs(), 2)), zstd.WithDecoderMaxWindow(maxWindow))
 	if err != nil {
 		return nil, Info{}, err
@@ -109,15 +105,10 @@ func (s *sink) Write(b []byte) (int, error) {
 	return n, err
 }
 
-func restoreZstd(ctx context.Context, w io.Writer, content io.Reader, recipe []byte, size int64, o Options) error {
-	release, err := o.slot(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
+func restoreZstd(ctx context.Context, w io.Writer, content io.Reader, recipe []byte, size int64) error {
 	in := &source{ctx: ctx, r: content}
 	out := &limited{w: w, left: size}
-	err = kpzstd.Restore(out, in, recipe)
+	err := kpzstd.Restore(out, in, recipe)
 	switch {
 	case out.err != nil:
 		return out.err
