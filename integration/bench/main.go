@@ -4,8 +4,10 @@
 // It needs Linux, the peers of integration/install-peers.sh and an OCI layout
 // (-corpus DIR); without one it stands on the images of fixtures/demo. With
 // -archives DIR it measures what chunk mode is for instead: how small many
-// images, a release series and a delta become, and what that costs. It starts
-// docker-registry on loopback, fills it, and removes all it made.
+// images, a release series and a delta become, and what that costs. With
+// -streams it measures how fast the gzip layers that are its arguments are
+// decoded and given back. It starts docker-registry on loopback, fills it, and
+// removes all it made.
 package main
 
 import (
@@ -33,8 +35,13 @@ func run() error {
 	archives := flag.String("archives", "", "`directory` with docker archives, NAME.tar: measure sizes")
 	series := flag.String("series", `^api-v[0-9]+$`, "archives matching this `regexp`, sorted by name, are versions of one image")
 	slow := flag.Bool("slow", false, "let zstd -19 --long=31 run too, which takes an hour for each 10 GB")
+	streams := flag.Bool("streams", false, "measure on the compressed layers that are the arguments: decode, find, give back")
+	stream := flag.String("stream", "", "be a contender of -streams, `NAME`")
 	scratch := flag.String("scratch", ".", "`directory` for outputs; its disk is measured too")
 	flag.Parse()
+	if *stream != "" {
+		return doStream(*stream, flag.Args())
+	}
 	pattern, err := regexp.Compile(*only)
 	if err != nil {
 		return err
@@ -55,6 +62,9 @@ func run() error {
 	defer b.stop()
 	if err := b.prepare(); err != nil {
 		return err
+	}
+	if *streams {
+		return b.runStreams(flag.Args())
 	}
 	if *archives != "" {
 		return b.runSizes(*archives, *series, *slow)

@@ -72,7 +72,7 @@ func (b *bench) measure(op operation) error {
 		case len(s) == 0:
 			fmt.Printf("| %s | %s | absent |\n", op.name, c.tool)
 		case op.input > 0:
-			printSizes(op, c, s[0], samples[0][0])
+			printSizes(op, c, s, samples[0])
 		default:
 			printTimes(op, c, s, samples[0])
 		}
@@ -87,13 +87,14 @@ func printTimes(op operation, c contender, s, ours []sample) {
 		median(s, wall), walls[0], walls[len(walls)-1], median(s, cpu), peak/1024, s[0].out, median(s, wall)/median(ours, wall))
 }
 
-func printSizes(op operation, c contender, s, ours sample) {
+func printSizes(op operation, c contender, s, ours []sample) {
 	ratio := "" // nothing was written that could be compared
-	if s.out > 0 && ours.out > 0 {
-		ratio = fmt.Sprintf("%.2f", float64(s.out)/float64(ours.out))
+	if s[0].out > 0 && ours[0].out > 0 {
+		ratio = fmt.Sprintf("%.2f", float64(s[0].out)/float64(ours[0].out))
 	}
-	fmt.Printf("| %s | %s | %d | %s | %.1f | %.0f | %.1f | %d |\n", op.name, c.tool,
-		s.out, ratio, s.cpu.Seconds(), float64(op.input)/1e6/s.cpu.Seconds(), s.wall.Seconds(), s.peak/1024)
+	peak := slices.MaxFunc(s, func(a, b sample) int { return int(a.peak - b.peak) }).peak
+	fmt.Printf("| %s | %s | %d | %s | %.2f | %.0f | %.2f | %d |\n", op.name, c.tool,
+		s[0].out, ratio, median(s, cpu), float64(op.input)/1e6/median(s, cpu), median(s, wall), peak/1024)
 }
 
 // once runs a contender: reset, sync, then the command under the clock. What
