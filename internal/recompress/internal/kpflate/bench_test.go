@@ -35,7 +35,7 @@ func BenchmarkPlay(b *testing.B) {
 		}
 		b.Run(s.Name, func(b *testing.B) {
 			b.SetBytes(int64(len(content)))
-			m := s.New()
+			m := s.New().(model.Runner)
 			var w deflate.Writer
 			for b.Loop() {
 				w.Out = w.Out[:0]
@@ -74,21 +74,20 @@ func BenchmarkEncoder(b *testing.B) {
 func level2name(level int) string { return string(rune('0' + max(level, 0))) }
 
 // giveBack writes the run that begins at from.
-func giveBack(m model.Model, w *deflate.Writer, data []byte, from int) {
+func giveBack(m model.Runner, w *deflate.Writer, data []byte, from int) {
 	m.Begin(model.Input{Data: data, From: from, To: len(data), Fresh: true, End: true})
 	tokens := make([]deflate.Token, 0, 1<<16)
 	for at := from; at < len(data); {
 		tokens = tokens[:0]
 		was := at
-		for {
-			t := m.Predict()
-			m.Commit(t)
-			if t == deflate.EndOfBlock {
-				break
+		for next := m.Next(); len(next) > 0; next = m.Next() {
+			for _, t := range next {
+				at += t.Length()
 			}
-			at += t.Length()
-			tokens = append(tokens, t)
+			tokens = append(tokens, next...)
+			m.Take(len(next))
 		}
+		m.Commit(m.Predict())
 		var h deflate.Header
 		m.Header(&h, tokens, data[was:at])
 		if h.Type == deflate.Stored {

@@ -28,6 +28,7 @@ type chunk struct {
 	raw      bool // there are no matches: it is stored
 	plain    bool // it is written as literals
 	storable bool
+	head     int             // bytes before it that the encoder takes for its own
 	tokens   []deflate.Token // from slack on
 	tally    tally           // of tokens
 
@@ -48,7 +49,7 @@ func (c *chunk) room(n int) {
 	c.tokens = c.tokens[:slack]
 	c.tally = tally{}
 	c.decided, c.raw, c.plain, c.last = false, false, false, false
-	c.storable = true
+	c.storable, c.head = true, 0
 }
 
 // player is a model: it makes chunks ahead, and hands out their tokens.
@@ -184,10 +185,12 @@ func (p *player) decide(c *chunk) {
 		c.verdict = p.coder.simple(deflate.Stored)
 	case c.plain:
 		c.verdict = p.coder.plain(p.in.Data[c.from:c.to], c.last)
-	case c.storable:
-		c.verdict = p.coder.chunk(&c.tally, c.to-c.from, c.last)
 	default:
-		c.verdict = p.coder.chunk(&c.tally, 0, c.last)
+		size := c.to - c.from + c.head
+		if !c.storable || size > deflate.MaxStored {
+			size = 0
+		}
+		c.verdict = p.coder.chunk(&c.tally, size, c.last)
 	}
 }
 
