@@ -1,6 +1,8 @@
 package zlibflate
 
 import (
+	"math/bits"
+
 	"github.com/imgpack/imgpack/internal/deflate"
 	"github.com/imgpack/imgpack/internal/recompress/model"
 )
@@ -159,13 +161,26 @@ func (e *encoder) choose() deflate.Token {
 	}
 	if e.slow {
 		if !e.haveThen {
-			e.then, e.haveThen = e.find(e.pos+1, e.here.length), true
+			e.then, e.haveThen = e.better(), true
 		}
-		if e.then.length > e.here.length {
+		if e.then != noMatch {
 			return deflate.Literal(e.data[e.pos])
 		}
 	}
 	return deflate.Match(e.here.length, e.here.distance)
+}
+
+// better returns the match at the next position if it is better than the one
+// here.
+func (e *encoder) better() match {
+	if !e.weighs {
+		return e.find(e.pos+1, e.here.length)
+	}
+	m := e.find(e.pos+1, max(e.here.length-1, noMatch.length))
+	if gain := 4*(m.length-e.here.length) + bits.Len(uint(e.here.distance)) - bits.Len(uint(m.distance)); m == noMatch || gain <= 2 {
+		return noMatch
+	}
+	return m
 }
 
 // find puts at into the chains and searches for a match longer than last.
@@ -187,7 +202,7 @@ func (e *encoder) find(at, last int) match {
 	} else {
 		m = e.longest(at, last, chain, e.nice, e.reach)
 	}
-	if e.slow && m.length == deflate.MinLength && m.distance > e.tooFar {
+	if e.slow && (m.length == deflate.MinLength && m.distance > e.tooFar || m.length < e.least) {
 		return noMatch
 	}
 	return m
@@ -254,7 +269,7 @@ func (e *encoder) literal(n int) {
 	e.insert(e.pos + 1)
 	e.pos += n
 	e.last = noMatch.length
-	if e.haveThen && e.then.length > e.here.length {
+	if e.haveThen && e.then != noMatch {
 		e.here = e.then
 	} else {
 		// No match, or one that the encoder did not see.

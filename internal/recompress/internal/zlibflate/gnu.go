@@ -13,7 +13,7 @@ func (e *encoder) endsEarly(at int) bool {
 // buffer behind the content, and cuts the match afterwards: of those that reach
 // the end it may take another.
 func (e *encoder) longestGNU(at, best, chain int) match {
-	m := noMatch
+	m, least := noMatch, best
 	for distance := int(e.link[at&windowMask]); distance <= min(e.reach, at); {
 		n := 0
 		for n < maxLength && e.behind(at+n) == e.behind(at+n-distance) {
@@ -32,7 +32,7 @@ func (e *encoder) longestGNU(at, best, chain int) match {
 			break
 		}
 	}
-	if m.length = min(m.length, len(e.data)-at); m.length < deflate.MinLength {
+	if m.length = min(m.length, len(e.data)-at); m.length <= least {
 		return noMatch
 	}
 	return m

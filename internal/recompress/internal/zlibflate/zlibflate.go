@@ -21,6 +21,7 @@ const (
 	idZlibMore = 138 // memLevel 9
 	idPigz     = 148
 	idGzip     = 158
+	idNear     = 192 // parameters near other encoders
 )
 
 // params are what makes one of these encoders.
@@ -39,6 +40,8 @@ type params struct {
 	early    bool // and ends blocks early
 	tooFar   int  // a match of 3 bytes from further away is left, when slow
 	reach    int  // the furthest that the first candidate may be away
+	least    int  // the shortest match that is taken, when slow
+	weighs   bool // the next match is better also if it is as long and nearer
 }
 
 // pigzBlock is the content that pigz compresses at a time. There is nothing in
@@ -87,7 +90,7 @@ func Specs() []model.Spec {
 			all = append(all, spec(family.id+uint16(level), fmt.Sprintf(family.name, level), p))
 		}
 	}
-	return all
+	return append(all, near()...)
 }
 
 func spec(id uint16, name string, p params) model.Spec {
