@@ -39,10 +39,30 @@ func betterLong(v uint64) uint64  { return v * prime8 >> (64 - betterLongBits) }
 func betterShort(v uint64) uint64 { return v << 24 * prime5 >> (64 - betterShortBits) }
 
 func (f *betterFinder) rebase(less uint32) {
-	for i, p := range f.long {
-		f.long[i] = pair(rebased(p.before(), less))<<32 | pair(rebased(p.last(), less))
-	}
+	rebasePairs(f.long[:], less)
 	rebaseEntries(f.short[:], less)
+}
+
+func rebasePairs(t []pair, less uint32) {
+	for i, p := range t {
+		t[i] = pair(rebased(p.before(), less))<<32 | pair(rebased(p.last(), less))
+	}
+}
+
+// noMatches takes a block apart that is too short for matches, or of one byte if
+// sameAll.
+func noMatches(src []byte, from int, b *parsed, sameAll bool) bool {
+	n := len(src) - from
+	if sameAll && n > minMatch && matchLen(src, from+1, from) == n-1 {
+		b.lits = append(b.lits, src[from])
+		b.seqs = append(b.seqs, sequence{lits: 1, match: uint32(n - 1 - minMatch), offset: 1 + minMatch})
+		return true
+	}
+	if n < leastBlock {
+		b.lits = append(b.lits, src[from:]...)
+		return true
+	}
+	return false
 }
 
 // index puts every second place from i on, until end, into the tables.
@@ -75,14 +95,7 @@ type betterState struct {
 
 func (f *betterFinder) parse(h *history, from int, b *parsed, _ bool) {
 	src := h.buf
-	n := len(src) - from
-	if f.sameAll && n > minMatch && matchLen(src, from+1, from) == n-1 {
-		b.lits = append(b.lits, src[from])
-		b.seqs = append(b.seqs, sequence{lits: 1, match: uint32(n - 1 - minMatch), offset: 1 + minMatch})
-		return
-	}
-	if n < leastBlock {
-		b.lits = append(b.lits, src[from:]...)
+	if noMatches(src, from, b, f.sameAll) {
 		return
 	}
 	st := betterState{src: src, base: h.base, window: uint32(h.window), limit: len(src) - doubleMargin, s: from, emit: from, off1: 1, cv: load64(src, from)}

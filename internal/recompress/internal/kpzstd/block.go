@@ -63,7 +63,7 @@ func (c *coder) raw(b *parsed) []byte {
 func (c *coder) encode(b *parsed) []byte {
 	full := len(b.lits) == len(b.src) && len(b.src) == c.size
 	if full && c.class < V1_16 {
-		if c.level == Better && c.wouldShrink(b.src) {
+		if c.level >= Better && c.wouldShrink(b.src) {
 			c.agree &= sameSide(c.class, V1_16)
 		}
 		return c.raw(b)
@@ -94,7 +94,7 @@ func (c *coder) encode(b *parsed) []byte {
 
 // allLiterals is whether blocks without matches are compressed.
 func (c *coder) allLiterals() bool {
-	return c.level == Better || c.level == Default && c.class < V1_16
+	return c.level >= Better || c.level == Default && c.class < V1_16
 }
 
 // wouldShrink is whether bytes shrink by a table for literals; nothing changes.
@@ -115,7 +115,7 @@ func (c *coder) onlyLiterals(b *parsed, full bool) []byte {
 		return c.raw(b)
 	}
 	if old := sameSide(c.class, V1_16); c.class >= V1_16 && c.agree&^old != 0 {
-		if (c.level == Default && !full || c.level == Better && full) && c.wouldShrink(b.src) {
+		if (c.level == Default && !full || c.level >= Better && full) && c.wouldShrink(b.src) {
 			c.agree &= old
 		}
 	}

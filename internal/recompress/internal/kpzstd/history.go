@@ -116,6 +116,8 @@ func newFinder(p Params) finder {
 		return &fastFinder{old: p.Class == V1_11}
 	case Better:
 		return newBetterFinder(p.Class)
+	case Best:
+		return &bestFinder{sameAll: p.Class >= V1_178}
 	}
 	return new(doubleFinder)
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -76,7 +78,7 @@ func sameBytes(t testing.TB, name string, got, want []byte) {
 func TestLikeTheLibrary(t *testing.T) {
 	sizes := []int{0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 15, 16, 17, 31, 32, 33, 63, 255, 256, 257, 1000, 1023, 1024, 1025, 4097,
 		65535, 65536, 65537, 100000, 131071, 131072, 131073, 131088, 262144, 300001, 1 << 20}
-	for _, l := range []Level{Fastest, Default, Better} {
+	for _, l := range []Level{Fastest, Default, Better, Best} {
 		for _, kind := range kinds {
 			lib, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevel(l)))
 			if err != nil {
@@ -106,7 +108,7 @@ func TestLikeTheLibrary(t *testing.T) {
 
 func TestLongerThanTheWindow(t *testing.T) {
 	b := fill("mixed", 21<<20+77)
-	for _, l := range []Level{Fastest, Default, Better} {
+	for _, l := range []Level{Fastest, Default, Better, Best} {
 		sameBytes(t, fmt.Sprint("level ", l), encode(t, params(l, live), 99999, b), library(t, l, b))
 	}
 	p := params(Default, live)
@@ -223,4 +225,15 @@ func search(t testing.TB, frame, content []byte) Params {
 		t.Fatalf("%d bytes of the frame are not compared", r.Len())
 	}
 	return s.Params()
+}
+
+func TestLog2(t *testing.T) {
+	for n := 1; n < 1<<17; n += 1 + n/50 {
+		for c := 1; c <= n; c += 1 + c/20 {
+			x := float64(float64(c) * (1 / float64(n)))
+			if got, want := log2(x), math.Log2(x); got != want && runtime.GOARCH == "amd64" {
+				t.Fatalf("of %v: %v, not %v", x, got, want)
+			}
+		}
+	}
 }

@@ -14,6 +14,7 @@ const (
 	Fastest Level = 1 + iota
 	Default
 	Better
+	Best
 )
 
 // Class is a range of versions that write the same bytes. Numbers are stored in
@@ -28,7 +29,7 @@ const (
 	V1_16               // 1.16.4 to 1.16.7
 	V1_17               // 1.17.0 to 1.17.2
 	V1_173              // 1.17.3 and 1.17.4
-	V1_175              // 1.17.5 to 1.17.7
+	V1_175              // 1.17.5 to 1.17.7, "best" from 1.17.6
 	V1_178              // 1.17.8 to 1.20.2
 	V1_203              // from 1.20.3
 	numClasses
@@ -39,8 +40,8 @@ var classNames = [numClasses]string{
 	"1.17.3 and 1.17.4", "1.17.5 to 1.17.7", "1.17.8 to 1.20.2", "1.20.3",
 }
 
-// Bounds of Params. Windows above 16 MiB exist at level "best" alone, which is
-// not modelled; tools that cut the first block do so once, after what they read
+// Bounds of Params. Windows above 16 MiB exist at level "best" alone, before
+// V1_175, which is not modelled; tools that cut the first block do so once, after what they read
 // to learn what the content is.
 const (
 	minWindowLog = 10
@@ -82,7 +83,7 @@ func (p Params) blockSize() int {
 
 func (p Params) check() error {
 	switch {
-	case p.Class >= numClasses || p.Level < Fastest || p.Level > Better:
+	case p.Class >= numClasses || p.Level < Fastest || p.Level > Best || p.Level == Best && p.Class < V1_175:
 		return errUnknown
 	case p.WindowLog < minWindowLog || p.WindowLog > maxWindowLog || len(p.Cuts) > maxCuts:
 		return errParams
@@ -109,6 +110,8 @@ func (p Params) String() string {
 		level = "default"
 	case Better:
 		level = "better"
+	case Best:
+		level = "best"
 	}
 	return fmt.Sprintf("klauspost zstd %s, %s", level, name)
 }
