@@ -159,8 +159,7 @@ func candidates(q *part) []model.Spec {
 	slices.SortStableFunc(all, func(a, b model.Spec) int {
 		return cmp.Or(
 			cmp.Compare(rankOf(a, order, flushes), rankOf(b, order, flushes)),
-			cmp.Compare(distance(levelOf(a.ID), level), distance(levelOf(b.ID), level)),
-			cmp.Compare(a.ID, b.ID))
+			cmp.Compare(distance(levelOf(a.ID), level), distance(levelOf(b.ID), level)))
 	})
 	return all
 }
@@ -205,6 +204,7 @@ func likely(q *part) (order []family, level int) {
 	switch {
 	case string(head[4:8]) == pgzip:
 		first(klauspostFamily)
+		level = 5
 	case head[9] != 0xff: // operating system, which Go's encoders do not know
 		first(zlibFamily)
 	}

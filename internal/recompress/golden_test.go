@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/base64"
+	"encoding/hex"
 	"flag"
 	"fmt"
 	"io"
@@ -138,6 +139,32 @@ func TestGoldenOdd(t *testing.T) {
 			t.Errorf("stream %d: %v", seed, err)
 		} else if !bytes.Equal(again.Bytes(), stream) {
 			t.Errorf("stream %d: another one", seed)
+		}
+	}
+}
+
+// TestVectors proves the vectors of docs/recipe-format.md.
+func TestVectors(t *testing.T) {
+	for _, v := range [][3]string{
+		{"", "1f8b08000000000000ff010000ffff0000000000000000", "0140000000010092"},
+		{"a", "1f8b08000000000000ff4a04040000ffff43beb7e801000000", "014006010002000090"},
+		{"hello, hello, hello\n", "1f8b08000000000000ffca48cdc9c9d75140a6b800010000ffffe7426e5214000000", "014006140002000090"},
+		{"abcabcabcabc", "1f8b080801000000000378004a4c4a062100fe0000ffff000400fbff626361624b0600342a6e5a0c000000000000", "0140000c000f034943a202103780063c47f87182b190190780"},
+	} {
+		stream, err := hex.DecodeString(v[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		recipe, err := hex.DecodeString(v[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again bytes.Buffer
+		if err := Restore(t.Context(), &again, strings.NewReader(v[0]), recipe, int64(len(stream)), anyCost); err != nil {
+			t.Errorf("%q: %v", v[0], err)
+		}
+		if !bytes.Equal(again.Bytes(), stream) {
+			t.Errorf("%q gives %x", v[0], again.Bytes())
 		}
 	}
 }
