@@ -2,28 +2,42 @@ package deflate
 
 // fastMarked is fast for values of 16 bits.
 func (f *Inflater) fastMarked(out []uint16, op, low int) (int, error) {
-	if len(f.in)-f.pos < enterRoom {
+	if len(f.in)-f.pos < enterRoom || len(out)-op < MinRoom {
 		return op, nil
 	}
 	t := f.tables
-	in, pos, bits, n := f.in, f.pos, f.bits, f.n
+	bits, n := f.bits, f.n
+	in, pos := f.in, f.pos
 	lastIn, lastOut := len(in)-tailRoom, len(out)-MinRoom
 	var err error
 	ended := false
+	bits |= load64(in, pos) << (n & 63)
+	pos += int(^n >> 3 & 7)
+	n |= 56
+	e := t.lit[bits&(1<<litBits-1)]
 	for pos <= lastIn && op <= lastOut {
-		bits |= load64(in, pos) << (n & 63)
-		pos += int(^n >> 3 & 7)
-		n |= 56
-		e := t.lit[bits&(1<<litBits-1)]
-		for room := out[op : op+3]; len(room) > 0 && e&entryLiteral != 0; room = room[1:] {
+		if e&entryLiteral != 0 {
 			bits >>= e & 63
 			n -= uint(e)
-			room[0] = uint16(e >> 16)
+			store16(out, op, uint16(e>>16))
 			op++
-			e = t.lit[bits&(1<<litBits-1)]
-		}
-		if e&entryLiteral != 0 {
-			continue
+			if e = t.lit[bits&(1<<litBits-1)]; e&entryLiteral != 0 {
+				bits >>= e & 63
+				n -= uint(e)
+				store16(out, op, uint16(e>>16))
+				op++
+				if e = t.lit[bits&(1<<litBits-1)]; e&entryLiteral != 0 {
+					bits >>= e & 63
+					n -= uint(e)
+					store16(out, op, uint16(e>>16))
+					op++
+					e = t.lit[bits&(1<<litBits-1)]
+					bits |= load64(in, pos) << (n & 63)
+					pos += int(^n >> 3 & 7)
+					n |= 56
+					continue
+				}
+			}
 		}
 		if e&entryExcept != 0 {
 			if e&entrySub != 0 {
@@ -34,8 +48,12 @@ func (f *Inflater) fastMarked(out []uint16, op, low int) (int, error) {
 			if e&entryLiteral != 0 {
 				bits >>= e & 63
 				n -= uint(e)
-				out[op] = uint16(e >> 16)
+				store16(out, op, uint16(e>>16))
 				op++
+				e = t.lit[bits&(1<<litBits-1)]
+				bits |= load64(in, pos) << (n & 63)
+				pos += int(^n >> 3 & 7)
+				n |= 56
 				continue
 			}
 			if e&entryExcept != 0 {
@@ -51,10 +69,10 @@ func (f *Inflater) fastMarked(out []uint16, op, low int) (int, error) {
 		length := int(e>>16) + int(bits&(1<<(e&63)-1)>>(e>>8&15))
 		bits >>= e & 63
 		n -= uint(e)
+		d := t.dist[bits&(1<<distBits-1)]
 		bits |= load64(in, pos) << (n & 63)
 		pos += int(^n >> 3 & 7)
 		n |= 56
-		d := t.dist[bits&(1<<distBits-1)]
 		if d&entryExcept != 0 {
 			if d&entrySub != 0 {
 				bits >>= distBits
@@ -69,11 +87,15 @@ func (f *Inflater) fastMarked(out []uint16, op, low int) (int, error) {
 		distance := int(d>>16) + int(bits&(1<<(d&63)-1)>>(d>>8&15))
 		bits >>= d & 63
 		n -= uint(d)
+		e = t.lit[bits&(1<<litBits-1)]
+		bits |= load64(in, pos) << (n & 63)
+		pos += int(^n >> 3 & 7)
+		n |= 56
 		if distance > op-low {
 			err = errFar
 			break
 		}
-		copyMarked(out[op-distance:op+length], distance)
+		copyMarked(out, op, distance, length)
 		op += length
 	}
 	f.pos, f.bits, f.n = pos, bits, n&63
@@ -84,13 +106,16 @@ func (f *Inflater) fastMarked(out []uint16, op, low int) (int, error) {
 	return op, err
 }
 
-// copyMarked fills w from at on with what is at bytes before.
-func copyMarked(w []uint16, at int) {
-	if to := w[at:]; len(to) <= at {
-		copy(to, w)
+// copyMarked copies a match.
+func copyMarked(out []uint16, op, distance, length int) {
+	end := op + length
+	if distance < 4 {
+		for ; op < end; op++ {
+			out[op] = out[op-distance]
+		}
 		return
 	}
-	for i, v := range w[:len(w)-at] {
-		w[at+i] = v
+	for ; op < end; op += 4 {
+		copy4(out, op, op-distance)
 	}
 }

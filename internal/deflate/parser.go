@@ -79,9 +79,13 @@ func (p *Parser) Next(b *Block, content []byte, tokens []Token) ([]byte, []Token
 	*b = Block{}
 	had := len(content)
 	left, err := p.header(&p.input, &b.Header)
-	for err == errShort {
-		if err = p.more(); err == nil {
-			left, err = p.header(&p.input, &b.Header)
+	for reads := 1; err == errShort; reads *= 2 { // the more the less each gives
+		var end error
+		for i := 0; i < reads && end == nil; i++ {
+			end = p.more()
+		}
+		if left, err = p.header(&p.input, &b.Header); err == errShort && end != nil {
+			err = end
 		}
 	}
 	p.unread()

@@ -28,3 +28,13 @@ func store64(b []byte, i int, v uint64) {
 func store8(b []byte, i int, v uint8) {
 	*(*uint8)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), i)) = v
 }
+
+// copy4 copies 4 values. They do not overlap.
+func copy4(b []uint16, to, from int) {
+	p := unsafe.Pointer(unsafe.SliceData(b))
+	*(*uint64)(unsafe.Add(p, 2*to)) = *(*uint64)(unsafe.Add(p, 2*from))
+}
+
+func store16(b []uint16, i int, v uint16) {
+	*(*uint16)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), 2*i)) = v
+}

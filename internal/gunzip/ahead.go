@@ -11,29 +11,32 @@ import (
 // decoded on speculation while the ones before still are. One goroutine takes all
 // of them in order, proves what was speculated, and hands on content.
 type ahead struct {
-	jobs  int
-	in    chan *segment // never full
-	out   chan result
-	done  chan struct{} // closed by close
-	once  sync.Once
-	cut   cutter
-	sent  int // segments that are under way
-	ended bool
-	last  *piece // that the reader has
+	crew   crew
+	flight int           // segments that may be under way
+	in     chan *segment // never full
+	out    chan result
+	done   chan struct{} // closed by close
+	once   sync.Once
+	cut    cutter
+	sent   int // segments that are under way
+	ended  bool
+	last   *piece // that the reader has
 }
 
 // result is content, the end of a segment, or the end.
 type result struct {
-	p    *piece
+	b    []byte
+	p    *piece // that is not needed any more when b was read; may be nil
 	used bool
 	err  error
 }
 
 func newAhead(jobs int) *ahead {
+	flight := 2*jobs + 1
 	a := &ahead{
-		jobs: jobs, in: make(chan *segment, jobs+3), out: make(chan result, 2), done: make(chan struct{}),
-		cut: cutter{gate: make(chan struct{}, jobs)},
+		flight: flight, in: make(chan *segment, flight+1), out: make(chan result, 2), done: make(chan struct{}),
 	}
+	a.crew = crew{room: jobs - 1, done: a.done}
 	go a.run()
 	return a
 }
@@ -53,7 +56,7 @@ func (a *ahead) more(src *source) ([]byte, error) {
 		select {
 		case r = <-a.out:
 		default:
-			if !a.ended && a.sent < a.jobs+2 {
+			if !a.ended && a.sent < a.flight {
 				a.send(src)
 				continue
 			}
@@ -62,9 +65,9 @@ func (a *ahead) more(src *source) ([]byte, error) {
 		switch {
 		case r.used:
 			a.sent--
-		case r.p != nil:
+		case r.b != nil:
 			a.last = r.p
-			return r.p.content(), nil
+			return r.b, nil
 		default:
 			return nil, r.err
 		}
@@ -77,7 +80,8 @@ func (a *ahead) send(src *source) {
 	a.ended = g.last
 	a.sent++
 	if g.spec != nil {
-		go g.spec.run(g, a.cut.gate, a.done)
+		g.spec.data = g.data
+		a.crew.add(g.spec)
 	}
 	a.in <- g
 }
@@ -118,11 +122,11 @@ func (a *ahead) put(r result) bool {
 // take decodes a segment.
 func (a *ahead) take(d *decoder, g *segment) error {
 	if g.last {
-		segments.Put(g)
+		defer segments.Put(g)
 		if d.g != nil {
 			defer segments.Put(d.g)
 		}
-		if d.p.to > d.p.from && !a.put(result{p: d.p}) {
+		if d.p.to > d.p.from && !a.put(result{b: d.p.content(), p: d.p}) {
 			return errStopped
 		}
 		return d.end(g.err)
@@ -141,9 +145,12 @@ func (a *ahead) take(d *decoder, g *segment) error {
 		err := d.run()
 		// What there is goes out when the piece is full or the reader may wait.
 		if p := d.p; p.to > p.from && (err != io.ErrShortBuffer || len(a.in) == 0) {
-			d.p = newPiece()
-			d.p.follow(p)
-			if !a.put(result{p: p}) {
+			r := result{b: p.content()}
+			if p.from = p.to; p.isFull() {
+				r.p, d.p = p, newPiece()
+				d.p.follow(p)
+			}
+			if !a.put(r) {
 				return errStopped
 			}
 		}
@@ -169,6 +176,13 @@ func (a *ahead) adopt(d *decoder, g *segment) (bool, error) {
 	} else {
 		fits = fits && d.phase == inContent && d.f.AtBorder()
 	}
+	if s.claim() {
+		// Nobody has begun it; decoding it here costs less than on speculation.
+		if !fits {
+			a.cut.judge(false)
+		}
+		return false, nil
+	}
 	if !fits {
 		s.stop.Store(true)
 	}
@@ -183,12 +197,9 @@ func (a *ahead) adopt(d *decoder, g *segment) (bool, error) {
 		s.free()
 		return false, nil
 	}
-	if before.to > before.from {
-		if !a.put(result{p: before}) {
-			return false, errStopped
-		}
-	} else {
-		pieces.Put(before)
+	// The reader may still have the beginning of before.
+	if !a.put(result{b: before.content(), p: before}) {
+		return false, errStopped
 	}
 	for _, p := range s.pieces {
 		if !s.member {
@@ -199,7 +210,7 @@ func (a *ahead) adopt(d *decoder, g *segment) (bool, error) {
 			next.follow(p)
 			s.d.p = next
 		}
-		if !a.put(result{p: p}) {
+		if !a.put(result{b: p.content(), p: p}) {
 			return false, errStopped
 		}
 	}

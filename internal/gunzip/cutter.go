@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"sync"
 	"sync/atomic"
-
-	"github.com/imgpack/imgpack/internal/deflate"
 )
 
 // Segments that may be cut are wide enough that starting a goroutine for each
@@ -24,10 +22,9 @@ var segments = sync.Pool{New: func() any { return &segment{room: make([]byte, he
 
 // cutter cuts the input into segments.
 type cutter struct {
-	gate    chan struct{} // a place for each that speculates
-	next_   *spec         // for the next segment
-	failed  atomic.Int32  // speculations in a row
-	without int           // segments in a row
+	spec    *spec        // for the next segment
+	failed  atomic.Int32 // speculations in a row
+	without int          // segments in a row
 }
 
 // judge counts failures.
@@ -42,8 +39,8 @@ func (c *cutter) judge(good bool) {
 // next reads the next segment. If the decoder waits for it, it may be short.
 func (c *cutter) next(src *source, waits bool) *segment {
 	g := segments.Get().(*segment)
-	*g = segment{room: g.room, spec: c.next_}
-	c.next_ = nil
+	*g = segment{room: g.room, spec: c.spec}
+	c.spec = nil
 	search := c.without < patience && c.failed.Load() < patience
 	want := segmentMin
 	if search {
@@ -67,7 +64,7 @@ func (c *cutter) next(src *source, waits bool) *segment {
 	c.without = 0
 	src.tail = append([]byte(nil), g.data[at:]...)
 	g.data = g.data[:at]
-	c.next_ = newSpec(member)
+	c.spec = newSpec(member)
 	return g
 }
 
@@ -92,11 +89,8 @@ func border(data []byte, from int) (at int, member bool) {
 // newSpec returns what is to decode from a border on.
 func newSpec(member bool) *spec {
 	s := &spec{member: member, ready: make(chan struct{})}
-	s.d.f = new(deflate.Inflater)
-	if member {
+	if s.d.phase = inContent; member {
 		s.d.phase = inHeader
-	} else {
-		s.d.phase = inContent
 	}
 	return s
 }

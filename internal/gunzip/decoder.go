@@ -40,6 +40,9 @@ func (p *piece) follow(q *piece) {
 	p.from, p.to, p.low = deflate.Window, deflate.Window, deflate.Window-known
 }
 
+// isFull tells that decoding into p what comes next is not worth while.
+func (p *piece) isFull() bool { return len(p.buf)-p.to < pieceSize/4 }
+
 func (p *piece) content() []byte { return p.buf[p.from:p.to] }
 
 // segment is input. Before it there is room for what was left of the last one.

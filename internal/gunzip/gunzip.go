@@ -27,8 +27,9 @@ var (
 	errClosed   = errors.New("read of a closed gzip reader")
 )
 
-// MaxJobs is how many cores are used at most. It bounds memory.
-const MaxJobs = 8
+// MaxJobs is how many cores are used at most. It bounds memory, and more would
+// outrun whoever hashes what they give.
+const MaxJobs = 4
 
 // Options of a Reader. The zero value works.
 type Options struct {
@@ -109,7 +110,7 @@ func (z *Reader) more() {
 	d := &z.d
 	if d.p == nil {
 		d.start(newPiece())
-	} else if d.p.from = d.p.to; len(d.p.buf)-d.p.to < pieceSize/4 {
+	} else if d.p.from = d.p.to; d.p.isFull() {
 		d.p.follow(d.p)
 	}
 	for {

@@ -2,6 +2,7 @@ package gunzip
 
 import (
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -10,7 +11,7 @@ import (
 
 // specPieces bounds what a segment is decoded to on speculation. What is beyond
 // is decoded when its turn comes.
-const specPieces = 16
+const specPieces = 8
 
 // mark is the first of the values that stand for a byte of the window before a
 // segment, which is not known yet.
@@ -33,28 +34,26 @@ var markeds = sync.Pool{New: func() any {
 // member is decoded like a stream. Before a block the window is unknown: content
 // has marks where it repeats that, until the last 32 KiB have none any more.
 type spec struct {
-	member bool
-	stop   atomic.Bool
-	ready  chan struct{} // closed when it is done
-	wrong  bool          // no block or member can begin there
+	member  bool
+	data    []byte // of the segment; only who has claimed it may look
+	claimed atomic.Bool
+	stop    atomic.Bool
+	ready   chan struct{} // closed when it is done
+	wrong   bool          // no block or member can begin there
 
 	d      decoder   // how far it got
 	marked []*marked // content with marks
 	pieces []*piece  // content that follows
 }
 
-// run decodes the segment, once there is a place.
-func (s *spec) run(g *segment, gate chan struct{}, done chan struct{}) {
+// claim makes the caller the one who decodes the segment, if nobody is.
+func (s *spec) claim() bool { return s.claimed.CompareAndSwap(false, true) }
+
+// run decodes the segment.
+func (s *spec) run(done chan struct{}) {
 	defer close(s.ready)
-	select {
-	case gate <- struct{}{}:
-		defer func() { <-gate }()
-	case <-done:
-		s.wrong = true
-		return
-	}
-	s.d.f.Feed(g.data)
-	s.d.g = g
+	s.d.f = new(deflate.Inflater)
+	s.d.f.Feed(s.data)
 	more := true
 	if !s.member {
 		more = s.runMarked(done)
@@ -131,7 +130,7 @@ func (s *spec) runBytes(done chan struct{}) {
 		var err error
 		if s.member {
 			err = s.d.run()
-		} else if err = s.d.content(); err == io.EOF {
+		} else if err = s.content(); err == io.EOF {
 			s.d.phase = inTrailer
 		}
 		p := s.d.p
@@ -148,6 +147,13 @@ func (s *spec) runBytes(done chan struct{}) {
 		s.d.p = newPiece()
 		s.d.p.follow(p)
 	}
+}
+
+// content decodes, and leaves the checksum to who knows what was before.
+func (s *spec) content() (err error) {
+	p := s.d.p
+	p.to, err = s.d.f.Inflate(p.buf, p.to, p.low)
+	return err
 }
 
 // resolve puts bytes in the place of marks, that of the window at the end of
@@ -206,4 +212,45 @@ func (s *spec) free() {
 		pieces.Put(p)
 	}
 	s.marked, s.pieces = nil, nil
+}
+
+// crew is who decodes on speculation.
+type crew struct {
+	room int // for so many more
+	done chan struct{}
+
+	mu    sync.Mutex
+	tasks []*spec
+}
+
+// add gives the crew a segment, and forgets those that were claimed by others.
+func (c *crew) add(s *spec) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tasks = slices.DeleteFunc(c.tasks, func(s *spec) bool { return s.claimed.Load() })
+	c.tasks = append(c.tasks, s)
+	if c.room > 0 {
+		c.room--
+		go c.work()
+	}
+}
+
+// work decodes what is furthest ahead first: the stream's own decoder comes from
+// the other end.
+func (c *crew) work() {
+	for {
+		c.mu.Lock()
+		n := len(c.tasks) - 1
+		if n < 0 {
+			c.room++
+			c.mu.Unlock()
+			return
+		}
+		s := c.tasks[n]
+		c.tasks = c.tasks[:n]
+		c.mu.Unlock()
+		if s.claim() {
+			s.run(c.done)
+		}
+	}
 }
