@@ -16,8 +16,10 @@ func (e *encoder) longestGNU(at, best, chain int) match {
 	m, least := noMatch, best
 	for distance := int(e.link[at&windowMask]); distance <= min(e.reach, at); {
 		n := 0
-		for n < maxLength && e.behind(at+n) == e.behind(at+n-distance) {
-			n++
+		if best < maxLength && e.behind(at+best) == e.behind(at+best-distance) {
+			for n < maxLength && e.behind(at+n) == e.behind(at+n-distance) {
+				n++
+			}
 		}
 		if n > best {
 			m, best = match{n, distance}, n
