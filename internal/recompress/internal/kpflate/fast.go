@@ -17,15 +17,16 @@ type finder interface {
 // reaches into the next.
 type fast struct {
 	finder
-	in   *model.Input
-	base int
+	shorter bool // see draft
+	in      *model.Input
+	base    int
 }
 
 func (f *fast) begin(in *model.Input, base int, c *chunk) {
 	f.in, f.base = in, base
 	f.reset(len(in.Data))
 	c.room(maxChunk)
-	f.parse(&draft{c.tokens, &c.tally}, in.Data[:in.From], base, base)
+	f.parse(&draft{c.tokens, &c.tally, f.shorter}, in.Data[:in.From], base, base)
 }
 
 func (f *fast) next(c *chunk, from int) {
@@ -33,7 +34,7 @@ func (f *fast) next(c *chunk, from int) {
 	c.from, c.to = from, min(from+maxChunk, f.in.To)
 	c.last = f.in.End && c.to == f.in.To
 	content := f.in.Data[from:c.to]
-	q := draft{c.tokens, &c.tally}
+	q := draft{c.tokens, &c.tally, f.shorter}
 	switch n := len(content); {
 	case n <= tinyStored:
 		c.raw = true

@@ -5,6 +5,9 @@ import "github.com/imgpack/imgpack/internal/deflate"
 // fast5 finds matches as level 5 does: by tables of positions by the next four
 // bytes, the last one, and by the next seven, the last two.
 type fast5 struct {
+	// skip is how many bytes need not be the same where a match is looked for by
+	// its end: 2 since 1.15.10, none before.
+	skip  int
 	short [1 << 15]spot
 	long  [1 << 15]spots
 	bias  bias
@@ -138,7 +141,6 @@ func (f *fast5) later(data []byte, m *found, v uint64, long spots) {
 // improve makes a match as long as it gets, and looks for a longer one that ends
 // behind it.
 func (f *fast5) improve(data []byte, m *found, base, limit int) {
-	const skip = 2 // bytes that need not be the same
 	if m.l == 0 {
 		m.l = 4 + common(data, m.s+4, m.t+4)
 	} else if m.l == deflate.MaxLength {
@@ -149,12 +151,12 @@ func (f *fast5) improve(data []byte, m *found, base, limit int) {
 		return
 	}
 	d, ok := near(uint32(end)+uint32(f.bias), f.long[long7(load64(data, end))].last)
-	t := end - d - m.l + skip
+	t := end - d - m.l + f.skip
 	if !ok || t < base {
 		return
 	}
-	if n := common(data, m.s+skip, t); n > m.l {
-		m.s, m.t, m.l = m.s+skip, t, n
+	if n := common(data, m.s+f.skip, t); n > m.l {
+		m.s, m.t, m.l = m.s+f.skip, t, n
 	}
 }
 

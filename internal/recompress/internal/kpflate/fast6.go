@@ -139,13 +139,12 @@ func (f *fast6) later(data []byte, m *found, v uint64, long spots) {
 // improve makes a match as long as it gets, and looks for a longer one that ends
 // behind it.
 func (f *fast6) improve(data []byte, m *found, base, limit int) {
-	const skip = 2 // bytes that need not be the same
 	if m.l == 0 {
 		m.l = 4 + common(data, m.s+4, m.t+4)
 	} else if m.l == deflate.MaxLength {
 		m.l += common(data, m.s+m.l, m.t+m.l)
 	}
-	end, s := m.s+m.l, m.s+skip
+	end, s := m.s+m.l, m.s+f.skip
 	if end >= limit {
 		return
 	}
@@ -156,7 +155,7 @@ func (f *fast6) improve(data []byte, m *found, base, limit int) {
 	}
 	for _, c := range [2]spot{long.last, long.before} {
 		// The position is that of the end less the length as it is by now.
-		t := end - int(int32(e-uint32(c))) - m.l + skip
+		t := end - int(int32(e-uint32(c))) - m.l + f.skip
 		if s-t <= 0 || s-t >= window || t < base {
 			continue
 		}

@@ -28,20 +28,37 @@ type release struct {
 	pgzip bool
 	rules
 	lazyRules
+	fastRules
 	levels []int // 0 is -2
 }
 
-var allLevels = []int{5, 6, 9, 1, 3, 2, 4, 7, 8, 0}
+// fastRules are what changed between versions in levels 1 to 6.
+type fastRules struct {
+	skip    int  // see fast5
+	astray  bool // see fast4
+	shorter bool // see draft
+}
 
-// releases has what is most likely first.
+var (
+	allLevels = []int{5, 6, 9, 1, 3, 2, 4, 7, 8, 0}
+	recent    = fastRules{2, true, false}
+
+	// soundLevels are those that 1.18.1 makes valid streams at.
+	soundLevels = []int{5, 6, 1, 3, 2, 4, 0}
+)
+
+// releases has what is most likely first. Names say what is true of level 5.
 var releases = []release{
-	{42, "1.15.15 to 1.18.0", true, allSymbols, lazyRules{true, true}, allLevels},
-	{32, "since 1.20.0", true, countEnd, lazyRules{false, false}, allLevels},
-	{72, "1.15.15 to 1.18.0", false, allSymbols, lazyRules{true, true}, allLevels},
-	{62, "since 1.18.2", false, countEnd, lazyRules{false, false}, allLevels},
-	{52, "1.18.1", true, noEnd, lazyRules{true, true}, allLevels},
-	{82, "1.18.1", false, noEnd, lazyRules{true, true}, allLevels},
-	{92, "1.18.2 to 1.19.2", true, countEnd, lazyRules{true, false}, []int{7, 8, 9}},
+	{42, "1.15.10 to 1.18.0", true, allSymbols, lazyRules{true, true}, fastRules{2, false, false}, allLevels},
+	{32, "since 1.18.2", true, countEnd, lazyRules{false, false}, recent, allLevels},
+	{72, "1.15.10 to 1.18.0", false, allSymbols, lazyRules{true, true}, fastRules{2, false, false}, allLevels},
+	{62, "since 1.18.2", false, countEnd, lazyRules{false, false}, recent, allLevels},
+	{102, "1.15.0 to 1.15.9", true, allSymbols, lazyRules{}, fastRules{}, []int{5, 6}},
+	{112, "1.14", true, allSymbols, lazyRules{}, fastRules{shorter: true}, []int{5, 6}},
+	{52, "1.18.1", true, noEnd, lazyRules{}, recent, soundLevels},
+	{82, "1.18.1", false, noEnd, lazyRules{}, recent, soundLevels},
+	{92, "1.18.2 to 1.19.2", true, countEnd, lazyRules{true, false}, recent, []int{7, 8, 9}},
+	{102, "1.18.0", true, allSymbols, lazyRules{}, recent, []int{4}},
 }
 
 // Specs lists the models.
@@ -69,14 +86,14 @@ func (r *release) spec(level int) model.Spec {
 		case level == 0:
 			return newPlayer(&only{}, r.rules, penaltyOnly, dict)
 		case level < 7:
-			return newPlayer(&fast{finder: newFinder(level)}, r.rules, penaltyFast, dict)
+			return newPlayer(&fast{finder: r.finder(level), shorter: r.shorter}, r.rules, penaltyFast, dict)
 		}
 		return newPlayer(&lazy{effort: efforts[level], lazyRules: r.lazyRules, dict: dict}, r.rules, penaltyLazy, dict)
 	}
 	return s
 }
 
-func newFinder(level int) finder {
+func (r *release) finder(level int) finder {
 	switch level {
 	case 1:
 		return &fast1{}
@@ -85,9 +102,9 @@ func newFinder(level int) finder {
 	case 3:
 		return &fast3{}
 	case 4:
-		return &fast4{astray: true}
+		return &fast4{astray: r.astray}
 	case 5:
-		return &fast5{}
+		return &fast5{skip: r.skip}
 	}
-	return &fast6{}
+	return &fast6{fast5{skip: r.skip}}
 }

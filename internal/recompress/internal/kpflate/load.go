@@ -52,8 +52,9 @@ func common(b []byte, s, t int) int {
 
 // draft is a chunk of tokens that is being made.
 type draft struct {
-	tokens []deflate.Token
-	tally  *tally // of them
+	tokens  []deflate.Token
+	tally   *tally // of them
+	shorter bool   // long matches are cut into pieces of 255 bytes and a rest; before 1.15.0
 }
 
 // literals appends bytes.
@@ -75,7 +76,7 @@ func (d *draft) match(length, distance int) {
 		n := length
 		if n > deflate.MaxLength {
 			n = deflate.MaxLength
-			if length <= deflate.MaxLength+deflate.MinLength {
+			if d.shorter || length <= deflate.MaxLength+deflate.MinLength {
 				n -= deflate.MinLength
 			}
 		}

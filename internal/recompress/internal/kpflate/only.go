@@ -14,7 +14,7 @@ func (o *only) next(c *chunk, from int) {
 	c.from, c.to = from, min(from+onlyChunk, o.in.To)
 	c.last = o.in.End && c.to == o.in.To
 	c.plain = true
-	q := draft{c.tokens, &c.tally}
+	q := draft{tokens: c.tokens, tally: &c.tally}
 	q.literals(o.in.Data[c.from:c.to])
 	c.tokens = q.tokens
 	c.tally.tokens = c.to - c.from
