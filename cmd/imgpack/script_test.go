@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -304,11 +303,12 @@ func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // scriptDamage flips a bit of the largest blob of a layout, or in the middle
-// of a file; with "streams", in a bundle's recipes of streams.
+// of a file; with "segment", in a bundle's first segment, with "streams" in its
+// recipes of streams.
 func scriptDamage(ts *testscript.TestScript, neg bool, args []string) {
 	path := ts.MkAbs(args[0])
-	if len(args) == 2 && args[1] == "streams" {
-		ts.Check(damageStreams(path))
+	if len(args) == 2 {
+		ts.Check(damageBundle(path, args[1]))
 		return
 	}
 	st, err := os.Stat(path)
@@ -322,14 +322,14 @@ func scriptDamage(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(path, raw, 0o666))
 }
 
-func damageStreams(path string) error {
+func damageBundle(path, kind string) error {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	listed := regexp.MustCompile(`"application/vnd.imgpack.bundle.streams.v1","digest":"sha256:([0-9a-f]{64})"`).FindSubmatch(raw)
+	listed := regexp.MustCompile(`"application/vnd.imgpack.bundle.` + kind + `.v1","digest":"sha256:([0-9a-f]{64})"`).FindSubmatch(raw)
 	if listed == nil {
-		return errors.New("no streams")
+		return fmt.Errorf("no %s", kind)
 	}
 	at := bytes.Index(raw, append([]byte("blobs/sha256/"), listed[1]...))
 	raw[at+512] ^= 1
