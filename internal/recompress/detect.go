@@ -13,6 +13,8 @@ import (
 const (
 	trialContent = 32 << 10 // that every model is tried on, up to the end of a block
 	trialTokens  = 2000     // a model that is right about so many is not doubted
+	smallContent = 4 << 10  // of parts that are not worth trying more than
+	smallModels  = 8        // on
 	finalists    = 3        // models that are tried on a whole part
 	smallCost    = 64       // bytes for which no better model of a part is looked for
 	smallShare   = 1000     // or one in so many of the stream
@@ -104,7 +106,11 @@ func (d *detective) rank(q *part) []model.Spec {
 	}
 	var ranking []entry
 	worst := math.MaxInt
-	for _, spec := range candidates(q) {
+	all := candidates(q)
+	if q.to-q.from < smallContent {
+		all = append(all[:smallModels:smallModels], nothingSpec)
+	}
+	for _, spec := range all {
 		s, c, _, err := d.player.pack(q, spec, limits{content: trialContent, cost: worst})
 		if err != nil {
 			continue

@@ -72,9 +72,14 @@ func giveBack(t testing.TB, stream, content []byte, o Options) ([]byte, Info) {
 func TestGoStreams(t *testing.T) {
 	for name, text := range texts() {
 		for level := gzip.HuffmanOnly; level <= gzip.BestCompression; level++ {
+			if name != "text" && level != 1 && level != 6 {
+				continue
+			}
 			t.Run(fmt.Sprint(name, level), func(t *testing.T) {
-				_, info := giveBack(t, zipped(t, text, level), text, anyCost)
-				t.Logf("%+v", info)
+				stream := zipped(t, text, level)
+				if _, info := giveBack(t, stream, text, anyCost); info.Recipe > 60+len(stream)/500 {
+					t.Errorf("%+v", info)
+				}
 			})
 		}
 	}
