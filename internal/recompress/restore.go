@@ -18,58 +18,81 @@ type job struct {
 	done chan struct{} // closed when w is valid
 }
 
+// restorer is one call of Restore for a gzip stream.
+type restorer struct {
+	work  chan *job   // any order
+	order chan *job   // as in the stream
+	free  chan []byte // buffers of streams that were written
+}
+
 func restoreDeflate(ctx context.Context, w io.Writer, content io.Reader, recipe []byte, size int64, o Options) error {
 	jobs := o.jobs()
-	work, order := make(chan *job), make(chan *job, jobs+1)
+	r := &restorer{work: make(chan *job), order: make(chan *job, jobs+1), free: make(chan []byte, jobs)}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		defer close(work)
-		defer close(order)
-		return feed(content, recipe, func(j *job) error {
-			for _, c := range []chan *job{order, work} {
-				select {
-				case c <- j:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			}
-			return nil
-		})
+		defer close(r.work)
+		defer close(r.order)
+		return feed(content, recipe, func(j *job) error { return r.hand(ctx, j) })
 	})
 	for range jobs {
-		g.Go(func() error {
-			var p player
-			for j := range work {
-				if err := o.compute(ctx, func() error { return j.play(&p) }); err != nil {
-					return err
-				}
-				close(j.done)
-			}
-			return nil
-		})
+		g.Go(func() error { return r.worker(ctx, o) })
 	}
-	g.Go(func() error {
-		out := joiner{w: w, size: size}
-		for j := range order {
-			select {
-			case <-j.done:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			if err := out.add(j); err != nil {
-				return err
-			}
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return out.end()
-	})
+	g.Go(func() error { return r.join(ctx, &joiner{w: w, size: size}) })
 	return g.Wait()
 }
 
-func (j *job) play(p *player) (err error) {
-	j.w, err = p.unpack(j.span, known()[j.model], j.structure, j.correction)
+// hand gives a part to all who work on it.
+func (r *restorer) hand(ctx context.Context, j *job) error {
+	for _, c := range []chan *job{r.order, r.work} {
+		select {
+		case c <- j:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (r *restorer) worker(ctx context.Context, o Options) error {
+	var p player
+	for j := range r.work {
+		var out []byte
+		select {
+		case out = <-r.free:
+		default:
+		}
+		if err := o.compute(ctx, func() error { return j.play(&p, out) }); err != nil {
+			return err
+		}
+		close(j.done)
+	}
+	return nil
+}
+
+// join writes the stream.
+func (r *restorer) join(ctx context.Context, out *joiner) error {
+	for j := range r.order {
+		select {
+		case <-j.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := out.add(j); err != nil {
+			return err
+		}
+		select {
+		case r.free <- j.w.Out:
+		default:
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return out.end()
+}
+
+func (j *job) play(p *player, out []byte) (err error) {
+	j.w, err = p.unpack(j.span, known()[j.model], j.structure, j.correction, out[:0])
 	return err
 }
 

@@ -12,14 +12,14 @@ type unpacker struct {
 	left int // right predictions before the next correction, or none
 }
 
-// unpack gives back the stream of a part. The bits of the last byte that are not
+// unpack gives back the stream of a part, appended to out. The bits of the last byte that are not
 // full are in the writer.
-func (p *player) unpack(s span, spec model.Spec, structure, corrected []byte) (deflate.Writer, error) {
+func (p *player) unpack(s span, spec model.Spec, structure, corrected, out []byte) (deflate.Writer, error) {
 	p.start(s, spec)
 	p.s.unpack(structure)
 	p.c.unpack(corrected)
 	u := unpacker{player: p}
-	u.w.Count = uint(s.bit)
+	u.w.Out, u.w.Count = out, uint(s.bit)
 	u.left = p.gap(0)
 	if err := u.pieces(); err != nil {
 		return u.w, err
@@ -180,10 +180,11 @@ func (u *unpacker) agree(to int) error {
 			next = next[:i]
 			break
 		}
-		if !u.plausible(t, to) {
+		length := t.Length()
+		if length > to-u.pos {
 			return errRecipe("prediction that does not fit")
 		}
-		u.pos += t.Length()
+		u.pos += length
 	}
 	u.made = append(u.made, next...)
 	u.runner.Take(len(next))
