@@ -9,6 +9,18 @@ type buffer struct {
 
 const bufferSize = 5 * maxChunk
 
+// resume is the buffer of an encoder that took before bytes and n of the data.
+func resume(before int64, n int) buffer {
+	before = max(0, before)
+	took := before + int64(n)
+	if took <= bufferSize {
+		return buffer{-int(before), int(took)}
+	}
+	const moves = 4 * maxChunk // between two moves
+	last := bufferSize + (took-bufferSize-1)/moves*moves - window
+	return buffer{int(last - before), int(took - last)}
+}
+
 // add takes the chunk of n bytes at a position.
 func (b *buffer) add(from, n int) {
 	if b.n == 0 {

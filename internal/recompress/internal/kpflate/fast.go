@@ -1,6 +1,7 @@
 package kpflate
 
 import (
+	"github.com/imgpack/imgpack/internal/deflate"
 	"github.com/imgpack/imgpack/internal/recompress/model"
 )
 
@@ -18,15 +19,24 @@ type finder interface {
 type fast struct {
 	finder
 	shorter bool // see draft
+	buffer  *buffer
 	in      *model.Input
-	base    int
+	base    int // what is before it no match reaches
 }
 
 func (f *fast) begin(in *model.Input, base int, c *chunk) {
 	f.in, f.base = in, base
 	f.reset(len(in.Data))
 	c.room(maxChunk)
-	f.parse(&draft{c.tokens, &c.tally, f.shorter}, in.Data[:in.From], base, base)
+	*f.buffer = buffer{}
+	f.buffer.add(base, in.From-base)
+	for at := base; at < in.From; at += maxChunk {
+		c.room(maxChunk)
+		f.parse(&draft{c.tokens, &c.tally, f.shorter}, in.Data[:min(at+maxChunk, in.From)], base, at)
+	}
+	if !in.Fresh {
+		*f.buffer = resume(in.Offset, in.From)
+	}
 }
 
 func (f *fast) next(c *chunk, from int) {
@@ -41,6 +51,7 @@ func (f *fast) next(c *chunk, from int) {
 	case n < tinyPlain:
 		c.plain = true
 	default:
+		f.buffer.add(from, n)
 		f.parse(&q, f.in.Data[:c.to], f.base, from)
 		c.raw = len(q.tokens) == slack
 		c.plain = len(q.tokens)-slack > n-n>>4
@@ -51,4 +62,15 @@ func (f *fast) next(c *chunk, from int) {
 	}
 	c.tokens = q.tokens
 	c.tally.tokens = len(q.tokens) - slack
+}
+
+func (f *fast) lead(tokens []deflate.Token) int { return leading(tokens, maxChunk) }
+
+// leading is how many tokens stand for the first bytes.
+func leading(tokens []deflate.Token, bytes int) (n int) {
+	for n < len(tokens) && bytes > 0 {
+		bytes -= tokens[n].Length()
+		n++
+	}
+	return n
 }

@@ -10,7 +10,7 @@ type fast4 struct {
 	// where its distance, not its position, is in the encoder's buffer. Since
 	// 1.18.0.
 	astray bool
-	buffer buffer
+	buffer *buffer
 }
 
 func (f *fast4) reset(size int) {
@@ -19,7 +19,6 @@ func (f *fast4) reset(size int) {
 		clear(f.long[:])
 	}
 	f.size = size
-	f.buffer = buffer{}
 }
 
 func (f *fast4) put(v uint64, i int) {
@@ -29,7 +28,6 @@ func (f *fast4) put(v uint64, i int) {
 }
 
 func (f *fast4) parse(q *draft, data []byte, base, from int) {
-	f.buffer.add(from, len(data)-from)
 	if len(data)-from < 2+margin {
 		return
 	}
@@ -112,7 +110,9 @@ func (f *fast4) later(data []byte, m *found, v uint64) {
 	t := m.next - d
 	with := t + 4
 	if f.astray {
-		with = f.buffer.start + d + 4
+		if with = f.buffer.start + d + 4; with < 0 || with > m.next {
+			return // before the data
+		}
 	}
 	if common(data, m.next+4, with) > common(data, m.s+4, m.t+4) {
 		m.s, m.t = m.next, t

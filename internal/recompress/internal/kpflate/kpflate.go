@@ -86,14 +86,15 @@ func (r *release) spec(level int) model.Spec {
 		case level == 0:
 			return newPlayer(&only{}, r.rules, penaltyOnly, dict)
 		case level < 7:
-			return newPlayer(&fast{finder: r.finder(level), shorter: r.shorter}, r.rules, penaltyFast, dict)
+			b := &buffer{}
+			return newPlayer(&fast{finder: r.finder(level, b), shorter: r.shorter, buffer: b}, r.rules, penaltyFast, dict)
 		}
 		return newPlayer(&lazy{effort: efforts[level], lazyRules: r.lazyRules, dict: dict}, r.rules, penaltyLazy, dict)
 	}
 	return s
 }
 
-func (r *release) finder(level int) finder {
+func (r *release) finder(level int, b *buffer) finder {
 	switch level {
 	case 1:
 		return &fast1{}
@@ -102,7 +103,7 @@ func (r *release) finder(level int) finder {
 	case 3:
 		return &fast3{}
 	case 4:
-		return &fast4{astray: r.astray}
+		return &fast4{astray: r.astray, buffer: b}
 	case 5:
 		return &fast5{skip: r.skip}
 	}

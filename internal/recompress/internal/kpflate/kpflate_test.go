@@ -170,3 +170,47 @@ func TestLive(t *testing.T) {
 		}
 	}
 }
+
+// TestResume begins in the midst of streams, where models know little of what
+// the encoder knew. What level 1 does hangs on what it did long before.
+func TestResume(t *testing.T) {
+	content := text(2<<20, 11)
+	for level := 1; level <= 9; level++ {
+		_, runs := takeApart(t, bytes.NewReader(plain(t, content, level)))
+		m := find(t, 62+uint16(level)).New()
+		at := 0
+		for i, b := range runs[0].blocks {
+			if at >= 1<<20 {
+				low := at - model.Prior
+				in := model.Input{Data: content[low:], From: model.Prior, To: len(content) - low, Offset: int64(low), End: true}
+				n := playRun(m, in, content[at:], runs[0].blocks[i:])
+				if most := 60; n.headers > 2 || n.tokens > most && level > 1 || n.tokens > 200*most {
+					t.Errorf("level %d: %+v", level, n)
+				}
+				break
+			}
+			at += b.Length
+		}
+	}
+}
+
+// TestPart plays a part of a stream that goes on behind it.
+func TestPart(t *testing.T) {
+	content := text(2<<20, 12)
+	for level := 1; level <= 9; level++ {
+		_, runs := takeApart(t, bytes.NewReader(plain(t, content, level)))
+		m := find(t, 62+uint16(level)).New()
+		at := 0
+		for i, b := range runs[0].blocks {
+			if at += b.Length; at >= 1<<20 && at < 2<<20-model.Ahead {
+				in := model.Input{Data: content[:at+model.Ahead], To: at, Fresh: true}
+				n := playRun(m, in, content[:at], runs[0].blocks[:i+1])
+				// Level 9 looks at up to 64 KiB of what follows.
+				if n.headers > 0 || n.tokens > 0 && level < 9 || n.tokens > 300 {
+					t.Errorf("level %d: %+v", level, n)
+				}
+				break
+			}
+		}
+	}
+}

@@ -84,14 +84,14 @@ func (z *lazy) begin(in *model.Input, base int, _ *chunk) {
 		return
 	}
 	z.link(min(in.From, len(z.data)-lazyMinimum+1))
-	z.low = -int(in.Offset) - z.dict
-	from := z.low + z.dict
-	if n := in.From + lazyAhead - (z.low + lazyBuffer); n > 0 {
-		n = (n + window - 1) / window * window
-		z.low += n
-		from = z.low + window - lazyAhead + 1
+	began := -max(0, in.Offset) // of the encoder
+	low := began - int64(z.dict)
+	if n := int64(in.From) + lazyAhead - (low + lazyBuffer); n > 0 {
+		low += (n + window - 1) / window * window
+		began = low + window - lazyAhead + 1
 	}
-	z.fill(max(0, min(from, in.From)))
+	z.low = int(low)
+	z.fill(max(0, int(min(began, int64(in.From)))))
 }
 
 // settle makes the state that which is behind a match.
@@ -219,3 +219,5 @@ func (z *lazy) emit(t deflate.Token) {
 }
 
 func (z *lazy) literal() { z.emit(deflate.Literal(z.data[z.index-1])) }
+
+func (z *lazy) lead(tokens []deflate.Token) int { return min(len(tokens), lazyTokens) }

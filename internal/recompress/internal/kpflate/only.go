@@ -1,6 +1,9 @@
 package kpflate
 
-import "github.com/imgpack/imgpack/internal/recompress/model"
+import (
+	"github.com/imgpack/imgpack/internal/deflate"
+	"github.com/imgpack/imgpack/internal/recompress/model"
+)
 
 const onlyChunk = 32 << 10
 
@@ -19,3 +22,5 @@ func (o *only) next(c *chunk, from int) {
 	c.tokens = q.tokens
 	c.tally.tokens = c.to - c.from
 }
+
+func (o *only) lead(tokens []deflate.Token) int { return leading(tokens, onlyChunk) }

@@ -6,6 +6,10 @@ import (
 )
 
 const (
+	// prior is how much of what was before is parsed again where an encoder goes
+	// on: the tables are then almost those that it had.
+	prior = 2 * maxChunk
+
 	maxChunk   = deflate.MaxStored // bytes that the encoder takes at once
 	dictionary = 16 << 10          // that pgzip presets
 	tinyStored = 32                // bytes at the end that are stored
@@ -19,6 +23,8 @@ type source interface {
 	begin(in *model.Input, base int, c *chunk)
 	// next makes the chunk that begins at from.
 	next(c *chunk, from int)
+	// lead is how many of a block's tokens are of its first chunk.
+	lead(tokens []deflate.Token) int
 }
 
 // chunk is what the encoder writes at once.
@@ -67,6 +73,7 @@ type player struct {
 	ended  bool // the block ended with the present chunk
 	first  bool // the present chunk is the first of its block
 	split  bool // the block ended in the midst of the present chunk
+	stray  bool // the block did not end as predicted: chunks may be others
 	header deflate.Header
 }
 
@@ -81,7 +88,7 @@ func (p *player) Begin(in model.Input) {
 	p.in = in
 	base := max(0, in.From-p.dict)
 	if !in.Fresh {
-		base = max(0, in.From-maxChunk)
+		base = max(0, in.From-prior)
 	}
 	p.source.begin(&p.in, base, p.ahead)
 	p.coder.state = state{}
@@ -89,7 +96,7 @@ func (p *player) Begin(in model.Input) {
 	p.now.from, p.now.to = in.From, in.From
 	p.made = false
 	p.at, p.pos, p.upTo = slack, in.From, slack
-	p.ended, p.first, p.split = true, false, false
+	p.ended, p.first, p.split, p.stray = true, false, false, false
 }
 
 // Predict implements model.Model.
@@ -229,7 +236,29 @@ func (p *player) Header(h *deflate.Header, tokens []deflate.Token, content []byt
 	if p.split {
 		p.cut(tokens, content)
 	}
+	if p.stray {
+		p.judge(tokens)
+	}
 	h.Type, h.Trees = p.header.Type, p.header.Trees
+}
+
+// judge decides on the header of a block by its tokens alone.
+func (p *player) judge(tokens []deflate.Token) {
+	p.stray = false
+	n := p.source.lead(tokens)
+	var t tally
+	t.count(tokens[:n])
+	size := 0
+	for _, k := range tokens[:n] {
+		size += k.Length()
+	}
+	if size > deflate.MaxStored {
+		size = 0
+	}
+	was := p.coder.state
+	p.coder.state, p.coder.header = state{}, &p.header
+	p.coder.chunk(&t, size, n == len(tokens) && p.in.End && p.pos == p.in.To)
+	p.coder.state = was
 }
 
 // cut makes a chunk of the rest of the present one.
@@ -266,6 +295,7 @@ func (p *player) goOn(t deflate.Token) {
 		p.coder.state = p.ahead.before
 	}
 	p.ahead.before, p.ahead.decided, p.ahead.verdict = p.coder.state, true, verdict{}
+	p.stray = true
 	if p.advance(); p.now.tokens[p.at] == t {
 		p.at++
 		return
