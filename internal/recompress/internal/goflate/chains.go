@@ -163,26 +163,15 @@ func (c *chains) find(i, best, chain, nice int) (length, distance int) {
 	if best >= minMatch {
 		_, k = c.farthest(i, i, best)
 	}
-	from := i
+	from, seen := i, 0 // where the best is, and how many the encoder has come by there
 	for {
 		if j -= int(prev[uint16(j+k)]); j < low {
 			return length, distance
 		}
-		if (load32(p, j+best-3)^end)|(load32(p, j)^start) != 0 {
-			if tries--; tries > 0 {
-				continue
-			}
-			if k == 0 {
-				return length, distance
-			}
-			// It is no shorter: as the encoder does it.
-			j, k = from, 0
-			if tries = chain - int(rank[uint16(i)]-rank[uint16(j)]); tries <= 0 {
-				return length, distance
-			}
-			continue
+		n := 0
+		if (load32(p, j+best-3)^end)|(load32(p, j)^start) == 0 {
+			n = minMatch + common(p, j+minMatch, i+minMatch, limit-minMatch)
 		}
-		n := minMatch + common(p, j+minMatch, i+minMatch, limit-minMatch)
 		if n <= best {
 			if tries--; tries > 0 {
 				continue
@@ -190,17 +179,14 @@ func (c *chains) find(i, best, chain, nice int) (length, distance int) {
 			if k == 0 {
 				return length, distance
 			}
-			j, k = from, 0
-			if tries = chain - int(rank[uint16(i)]-rank[uint16(j)]); tries <= 0 {
-				return length, distance
-			}
+			// It is no shorter: as the encoder does it.
+			j, k, tries = from, 0, chain-seen
 			continue
 		}
-		seen := int(rank[uint16(i)] - rank[uint16(j)])
-		if seen > chain {
+		if seen = int(rank[uint16(i)] - rank[uint16(j)]); seen > chain {
 			return length, distance
 		}
-		best = n
+		from, best = j, n
 		if n > minMatch || i-j <= near {
 			length, distance = n, i-j
 		}
@@ -209,7 +195,6 @@ func (c *chains) find(i, best, chain, nice int) (length, distance int) {
 		}
 		// Farther than near, none will do that is no longer than minMatch.
 		end = load32(p, i+best-3)
-		from = j
 		j, k = c.farthest(i, j, best)
 		if tries = chain; k == 0 {
 			tries = chain - seen
