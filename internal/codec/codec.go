@@ -58,11 +58,11 @@ func (e *FormatError) Unwrap() error { return e.Err }
 // stream that is cut (wrapping io.ErrUnexpectedEOF) or empty. Errors of r
 // itself are returned as they are. The first error is sticky.
 //
-// Memory is a few MiB for gzip, and up to 8 MiB for each core where a stream can
-// be decoded on several; for zstd it is what the stream asks for, at most some
-// 140 MiB; real layers ask for 8 MiB or less. Gzip is decoded beside the caller,
-// but r is read only while Read is called. The reader must be closed, which
-// frees it and does not close r. Format None is r itself.
+// Memory is 5 MiB for gzip, or at most 16 MiB for each of up to four cores where
+// a stream can be decoded on several; for zstd it is what the stream asks for, at
+// most some 140 MiB; real layers ask for 8 MiB or less. Gzip is decoded beside the
+// caller, but r is read only while Read is called. The reader must be closed,
+// which frees it and does not close r. Format None is r itself.
 func NewReader(r io.Reader, format Format) (io.ReadCloser, error) {
 	src := &source{r: r}
 	switch format {
@@ -101,6 +101,7 @@ func (s *source) Read(p []byte) (int, error) {
 // blame says what an error of the decoder means to the caller.
 func (s *source) blame(format Format, err error) error {
 	switch {
+	case errors.Is(err, gunzip.ErrFormat): // though r, read ahead, may have failed since
 	case s.err != nil:
 		return s.err
 	case err == io.EOF && s.begun:

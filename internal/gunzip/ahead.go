@@ -3,7 +3,9 @@ package gunzip
 import (
 	"errors"
 	"io"
+	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
 // ahead decodes beside its reader, who reads the input. That is cut into
@@ -12,13 +14,14 @@ import (
 // of them in order, proves what was speculated, and hands on content.
 type ahead struct {
 	crew   crew
-	flight int           // segments that may be under way
+	flight int           // segments that may be under way while borders are looked for
 	in     chan *segment // never full
 	out    chan result
 	done   chan struct{} // closed by close
 	once   sync.Once
 	cut    cutter
-	sent   int // segments that are under way
+	sent   int   // segments that are under way
+	number int64 // of the next segment
 	ended  bool
 	last   *piece // that the reader has
 }
@@ -36,7 +39,7 @@ func newAhead(jobs int) *ahead {
 	a := &ahead{
 		flight: flight, in: make(chan *segment, flight+1), out: make(chan result, 2), done: make(chan struct{}),
 	}
-	a.crew = crew{room: jobs - 1, done: a.done}
+	a.crew = crew{room: jobs - 1, cores: int32(runtime.GOMAXPROCS(0)), done: a.done}
 	go a.run()
 	return a
 }
@@ -56,7 +59,7 @@ func (a *ahead) more(src *source) ([]byte, error) {
 		select {
 		case r = <-a.out:
 		default:
-			if !a.ended && a.sent < a.flight {
+			if !a.ended && (a.sent < 3 || a.sent < a.flight && a.cut.searches()) {
 				a.send(src)
 				continue
 			}
@@ -80,11 +83,16 @@ func (a *ahead) send(src *source) {
 	a.ended = g.last
 	a.sent++
 	if g.spec != nil {
-		g.spec.data = g.data
+		g.spec.data, g.spec.number = g.data, a.number
 		a.crew.add(g.spec)
 	}
+	a.number++
 	a.in <- g
 }
+
+// decoding is how many goroutines decode, of all readers. Speculation is only for
+// cores that would be idle: it costs a third more.
+var decoding atomic.Int32
 
 var errStopped = errors.New("stopped")
 
@@ -99,7 +107,10 @@ func (a *ahead) run() {
 		case <-a.done:
 			return
 		}
+		decoding.Add(1)
 		err := a.take(&d, g)
+		decoding.Add(-1)
+		a.crew.at.Add(1)
 		if err == nil && !a.put(result{used: true}) {
 			return
 		}

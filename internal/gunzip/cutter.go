@@ -36,12 +36,15 @@ func (c *cutter) judge(good bool) {
 	}
 }
 
+// searches tells that borders are still looked for.
+func (c *cutter) searches() bool { return c.without < patience && c.failed.Load() < patience }
+
 // next reads the next segment. If the decoder waits for it, it may be short.
 func (c *cutter) next(src *source, waits bool) *segment {
 	g := segments.Get().(*segment)
 	*g = segment{room: g.room, spec: c.spec}
 	c.spec = nil
-	search := c.without < patience && c.failed.Load() < patience
+	search := c.searches()
 	want := segmentMin
 	if search {
 		want = segmentMax

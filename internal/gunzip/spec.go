@@ -35,6 +35,7 @@ var markeds = sync.Pool{New: func() any {
 // has marks where it repeats that, until the last 32 KiB have none any more.
 type spec struct {
 	member  bool
+	number  int64  // of the segment
 	data    []byte // of the segment; only who has claimed it may look
 	claimed atomic.Bool
 	stop    atomic.Bool
@@ -214,10 +215,16 @@ func (s *spec) free() {
 	s.marked, s.pieces = nil, nil
 }
 
+// lead is how many segments ahead one must be to be begun. The stream's own
+// decoder is a third faster, and would have to wait for what is nearer.
+const lead = 2
+
 // crew is who decodes on speculation.
 type crew struct {
-	room int // for so many more
-	done chan struct{}
+	room  int   // for so many more
+	cores int32 // of the machine
+	done  chan struct{}
+	at    atomic.Int64 // number of the segment that is being decoded in order
 
 	mu    sync.Mutex
 	tasks []*spec
@@ -229,7 +236,7 @@ func (c *crew) add(s *spec) {
 	defer c.mu.Unlock()
 	c.tasks = slices.DeleteFunc(c.tasks, func(s *spec) bool { return s.claimed.Load() })
 	c.tasks = append(c.tasks, s)
-	if c.room > 0 {
+	if c.room > 0 && decoding.Load() < c.cores {
 		c.room--
 		go c.work()
 	}
@@ -241,7 +248,7 @@ func (c *crew) work() {
 	for {
 		c.mu.Lock()
 		n := len(c.tasks) - 1
-		if n < 0 {
+		if n < 0 || c.tasks[n].number-c.at.Load() < lead || decoding.Load() >= c.cores {
 			c.room++
 			c.mu.Unlock()
 			return
@@ -250,7 +257,9 @@ func (c *crew) work() {
 		c.tasks = c.tasks[:n]
 		c.mu.Unlock()
 		if s.claim() {
+			decoding.Add(1)
 			s.run(c.done)
+			decoding.Add(-1)
 		}
 	}
 }
