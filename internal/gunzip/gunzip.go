@@ -51,7 +51,7 @@ type Reader struct {
 // NewReader returns a reader of the gzip stream that r begins with and is nothing
 // but. r is read from within Read only, so its reads never overlap with anything
 // the caller does between; but with more than one job it is read some MiB ahead
-// before Read returns. Memory is 0.5 MiB with one job. With more it is 5 MiB, or
+// before Read returns. Memory is 0.5 MiB with one job. With more it is 9 MiB, or
 // where a stream is decoded on several cores at most 16 MiB for each, usually half
 // of that. The reader must be closed if it was not read to an error.
 func NewReader(r io.Reader, o Options) *Reader {
