@@ -38,7 +38,7 @@ type chunkPlan struct {
 	// Once layers have been studied:
 	streams []heldStream             // in the order of leaves
 	reasons map[digest.Digest]Reason // of layers that are carried
-	unread  []ocispec.Descriptor     // layers that an estimate knows nothing of
+	unread  []heldStream             // that an estimate counts as they are
 	recipes *recipeFile
 	spool   *blobSpool // source, if it is one
 }
@@ -180,7 +180,7 @@ func (a *arrangement) leaf(d ocispec.Descriptor) error {
 		return nil
 	case ok && v.unread:
 		a.fates[d.Digest] = opened
-		a.unread = append(a.unread, d)
+		a.unread = append(a.unread, heldStream{d, l.DiffID, v.model, v.recipe})
 		return nil
 	case ok && v.why == "" && a.recipes+v.recipe.length <= maxStreams:
 		a.fates[d.Digest] = opened

@@ -15,7 +15,7 @@ import (
 
 // estimate reads the layers that are held open, finds out what they share, and
 // compresses a sample of what is left. Of compressed layers from far away it
-// reads nothing, and counts them as they are.
+// looks at the heads alone, and counts them as they are.
 func (p *chunkPlan) estimate(ctx context.Context, o Options) (*Summary, error) {
 	p, err := p.guess(ctx, o)
 	if err != nil {
@@ -62,8 +62,8 @@ func (k *packer) guessed() (*Summary, error) {
 	for _, h := range p.streams {
 		rest += h.recipe.length
 	}
-	for _, d := range p.unread {
-		s.Unread += d.Size
+	for _, h := range p.unread {
+		s.Unread += h.blob.Size
 	}
 	rest += s.Unread
 	for _, d := range p.carried {

@@ -61,9 +61,9 @@ func (p *chunkPlan) grown() int64 {
 	return n
 }
 
-// models sums up streams, the encoder with most bytes first.
+// models sums up what is held open, the encoder with most bytes first.
 func (p *chunkPlan) models() (list []ModelTotal) {
-	for _, s := range p.streams {
+	for _, s := range slices.Concat(p.streams, p.unread) {
 		i := slices.IndexFunc(list, func(m ModelTotal) bool { return m.Model == s.model })
 		if i < 0 {
 			i = len(list)

@@ -72,8 +72,8 @@ func NewPlan(g *manifests.Graph, o PlanOptions) (*Plan, error) {
 // Estimate says what WriteFile would do, and writes nothing. In layer mode
 // nothing is read and the summary is exact. In chunk mode open layers are read,
 // what they share is exact, and how far it compresses is told from a sample.
-// Compressed layers are held open if they look like it, unless they come from
-// far away: those are counted as they are.
+// Compressed layers are held open if their beginnings look like it; those that
+// come from far away are not read further, and counted as they are.
 func (p *Plan) Estimate(ctx context.Context, o Options) (*Summary, error) {
 	return p.estimate(ctx, o)
 }

@@ -6,8 +6,6 @@ import (
 	"errors"
 
 	"github.com/opencontainers/go-digest"
-
-	"github.com/imgpack/imgpack/manifests"
 )
 
 // Phase is a part of the work of packing.
@@ -52,7 +50,28 @@ func (p *chunkPlan) prepare(ctx context.Context, o Options, open openSpool) (d *
 // study decides what becomes of the compressed layers.
 func (p *chunkPlan) study(ctx context.Context, o Options) error {
 	o.begin(PhaseStudy, studyPasses*p.packedBytes())
-	s := &study{o: o, graph: p.graph, source: p.source, cache: recipeCache(o.RecipeCache), recipes: p.recipes}
+	return p.decide(ctx, &study{o: o, recipes: p.recipes})
+}
+
+// guess is the plan that prepare would likely make, for an estimate: what
+// compressed layers unpack to is not known in it.
+func (p *chunkPlan) guess(ctx context.Context, o Options) (*chunkPlan, error) {
+	decided := *p
+	s := &study{o: o, guess: true}
+	s.o.Progress = nil
+	if err := decided.decide(ctx, s); err != nil {
+		return nil, err
+	}
+	for _, h := range decided.unread {
+		if o.Progress != nil {
+			o.Progress(h.blob, h.blob.Size)
+		}
+	}
+	return &decided, nil
+}
+
+func (p *chunkPlan) decide(ctx context.Context, s *study) error {
+	s.graph, s.source, s.cache = p.graph, p.source, recipeCache(s.o.RecipeCache)
 	layers := p.packed
 	list, err := s.layers(ctx, layers)
 	if err != nil {
@@ -63,32 +82,4 @@ func (p *chunkPlan) study(ctx context.Context, o Options) error {
 		verdicts[l.Blob.Digest] = list[i]
 	}
 	return p.arrange(verdicts)
-}
-
-// guess is the plan that prepare would likely make, for an estimate: what
-// compressed layers unpack to is not known in it.
-func (p *chunkPlan) guess(ctx context.Context, o Options) (*chunkPlan, error) {
-	decided := *p
-	s := &study{o: o, guess: true, graph: p.graph, source: p.source, cache: recipeCache(o.RecipeCache)}
-	s.o.Progress = nil
-	var near []manifests.Layer
-	verdicts := map[digest.Digest]verdict{}
-	for _, l := range p.packed {
-		if p.graph.Local(l.Blob.Digest) {
-			near = append(near, l)
-			continue
-		}
-		verdicts[l.Blob.Digest] = verdict{unread: true}
-		if o.Progress != nil {
-			o.Progress(l.Blob, l.Blob.Size)
-		}
-	}
-	list, err := s.layers(ctx, near)
-	if err != nil {
-		return nil, err
-	}
-	for i, l := range near {
-		verdicts[l.Blob.Digest] = list[i]
-	}
-	return &decided, decided.arrange(verdicts)
 }

@@ -16,7 +16,7 @@ import (
 
 // recipeFile holds the recipes of streams until all are known: together they
 // may be too large for memory. The zero value works; it is safe for concurrent
-// use. nil keeps no recipe.
+// use.
 type recipeFile struct {
 	dir string
 
@@ -32,9 +32,6 @@ type keptRecipe struct {
 }
 
 func (f *recipeFile) add(raw []byte) (keptRecipe, error) {
-	if f == nil {
-		return keptRecipe{length: int64(len(raw))}, nil
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var err error

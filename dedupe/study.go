@@ -32,14 +32,14 @@ type verdict struct {
 	model  string // of the encoder, for people
 	tar    int64  // length of the layer's tar
 	why    Reason // it is carried
-	unread bool   // nothing is known of it
+	unread bool   // its contents will not be looked at
 }
 
 // study finds out which compressed layers can be given back from their tars: it
 // finds their recipes, and proves each by the code that readers run.
 type study struct {
 	o       Options
-	guess   bool // from the head of a layer alone; and of what is far away nothing
+	guess   bool // from the heads of layers alone
 	graph   *manifests.Graph
 	source  layerSource // of the graph's blobs
 	cache   recipeCache
@@ -89,8 +89,12 @@ func (s *study) layer(ctx context.Context, l manifests.Layer) (verdict, error) {
 			return verdict{why: why}, err
 		}
 	}
-	kept, err := s.recipes.add(found.recipe)
 	told.rest()
+	if s.guess {
+		kept := keptRecipe{length: max(found.length, int64(len(found.recipe)))}
+		return verdict{recipe: kept, model: found.model, tar: found.tar, unread: !s.graph.Local(l.Blob.Digest)}, nil
+	}
+	kept, err := s.recipes.add(found.recipe)
 	return verdict{recipe: kept, model: found.model, tar: found.tar}, err
 }
 
@@ -100,7 +104,13 @@ func (s *study) examine(ctx context.Context, l manifests.Layer, p manifests.Prog
 		return found, "", nil
 	}
 	source := &blamingSource{layerSource: s.source}
-	found, err := s.find(ctx, source, l, p)
+	var found foundRecipe
+	var err error
+	if s.guess && l.Blob.Size > probeHead {
+		found, err = s.probe(ctx, source, l)
+	} else {
+		found, err = s.find(ctx, source, l, p)
+	}
 	if err == nil && !s.guess {
 		err = s.prove(ctx, source, l, found, p)
 	}
@@ -121,9 +131,10 @@ func (s *study) examine(ctx context.Context, l manifests.Layer, p manifests.Prog
 	return found, "", nil
 }
 
-// foundRecipe is a recipe that has been proven.
+// foundRecipe is a recipe that was found, and what for.
 type foundRecipe struct {
 	recipe []byte
+	length int64 // of a recipe that is not there, of an estimate
 	model  string
 	tar    int64
 }
@@ -145,6 +156,26 @@ func (s *study) find(ctx context.Context, source layerSource, l manifests.Layer,
 		err = rest
 	}
 	return foundRecipe{recipe: raw, model: info.Model, tar: info.Content}, err
+}
+
+// probeHead is how much of a layer is looked at for an estimate.
+const probeHead = 512 << 10
+
+// probe says what find would likely find.
+func (s *study) probe(ctx context.Context, source layerSource, l manifests.Layer) (foundRecipe, error) {
+	in, err := source.Fetch(ctx, l.Blob)
+	if err != nil {
+		return foundRecipe{}, err
+	}
+	defer in.Close()
+	head := make([]byte, probeHead)
+	n, err := io.ReadFull(in, head)
+	if err != nil {
+		return foundRecipe{}, err
+	}
+	info, err := recompress.Probe(head[:n])
+	length := int64(info.Recipe) * (l.Blob.Size / max(info.Stream, 1))
+	return foundRecipe{model: info.Model, tar: unknownSize, length: max(length, 1)}, err
 }
 
 // inherit takes a recipe over from a bundle, and proves it anew.

@@ -445,9 +445,12 @@ func TestEstimateOfCompressedLayers(t *testing.T) {
 	var blobs int64
 	for _, d := range b.Graph(t, roots...).Blobs() {
 		blobs += d.Size
-		if n := source.times[d.Digest]; n != 0 {
-			t.Errorf("%s was fetched %d times", d.Digest, n)
+		if n := source.times[d.Digest]; n != 1 {
+			t.Errorf("%s was looked at %d times", d.Digest, n)
 		}
+	}
+	if layers, _ := models(e); layers != s.Totals.Open {
+		t.Errorf("estimated %+v", e.Totals.Models)
 	}
 	if e.Exact || e.Unread != blobs || e.Totals.Open != s.Totals.Open || e.Size < blobs {
 		t.Errorf("estimated %+v", e)
