@@ -5,7 +5,9 @@ set -eu
 export DEBIAN_FRONTEND=noninteractive
 packages='skopeo podman buildah umoci crun runc containerd docker.io docker-registry
   mmdebstrap zstd pigz jq uidmap iproute2 golang-github-containers-common ca-certificates openssl
-  gcc libc6-dev make git casync borgbackup restic'
+  gcc libc6-dev make git casync borgbackup restic
+  gzip perl python3 libarchive-tools p7zip-full libdeflate-tools zopfli isal'
+command -v java >/dev/null || packages="$packages default-jdk-headless"
 missing=
 for p in $packages; do
 	dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q '^install ok installed' || missing="$missing $p"
