@@ -226,7 +226,7 @@ func (e *encoder) Commit(t deflate.Token) {
 	if e.slow {
 		seen++
 	}
-	e.full = e.count >= e.symbols || e.early && e.count&0xfff == 0 && e.endsEarly(seen)
+	e.full = e.count == e.symbols || e.early && e.count&0xfff == 0 && e.endsEarly(seen)
 	e.move(seen)
 }
 
