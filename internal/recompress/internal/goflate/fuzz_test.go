@@ -21,7 +21,7 @@ func FuzzModel(f *testing.F) {
 		}
 	}
 	for k := range specs {
-		f.Add(contents[4].data[:100_000], uint16(33_000), uint8(1+k<<2), uint64(7))
+		f.Add(contents[4].data[:40_000], uint16(33_000), uint8(1+k<<2), uint64(7))
 	}
 	f.Fuzz(func(t *testing.T, data []byte, from uint16, flags uint8, seed uint64) {
 		in := model.Input{

@@ -8,6 +8,10 @@ import (
 const (
 	batch = 512  // tokens that are planned ahead, at most
 	ahead = 2048 // positions put into the chains at once
+
+	// reach is how much content is planned ahead, but for a match: if what is
+	// planned is dropped, a window before it must still be in the chains.
+	reach = window / 2
 )
 
 // plan holds tokens that were planned ahead of what is committed.
@@ -124,7 +128,7 @@ func (m *lazy) fill() {
 	size := min(m.size, blockFull-m.count)
 	m.size = min(m.size*2, batch)
 	length, distance, known := m.length, m.distance, m.known
-	for ; n < size && at < end; n++ {
+	for stop := min(at+reach, end); n < size && at < stop; n++ {
 		if at+2*maxMatch > m.ins {
 			m.link(at + 2*maxMatch + ahead)
 		}

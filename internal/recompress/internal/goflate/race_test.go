@@ -1,0 +1,5 @@
+//go:build race
+
+package goflate
+
+const raceEnabled = true
