@@ -167,8 +167,10 @@ func (s *splitter) tail() error {
 	p.pad = s.parser.Align()
 	for i := range p.raw {
 		var err error
-		if p.raw[i], err = s.parser.Byte(); err != nil {
+		if p.raw[i], err = s.parser.Byte(); err == io.EOF {
 			return io.ErrUnexpectedEOF
+		} else if err != nil {
+			return err
 		}
 	}
 	s.now.pieces = append(s.now.pieces, p)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -26,8 +27,8 @@ func findZstd(ctx context.Context, in *bufio.Reader, content io.Writer, o Option
 	s := &zstdStream{ctx: ctx, r: in, w: content, dec: dec}
 	recipe, found, err := kpzstd.Find(s, s, s.decode, MaxRecipe-1)
 	switch {
-	case s.err != nil:
-		return nil, Info{}, s.err
+	case s.failed() != nil:
+		return nil, Info{}, s.failed()
 	case errors.Is(err, kpzstd.ErrDiffers):
 		return nil, Info{}, fmt.Errorf("%w: %w", ErrHopeless, err)
 	case errors.Is(err, kpzstd.ErrFormat), errors.Is(err, io.ErrUnexpectedEOF):
@@ -43,22 +44,40 @@ func findZstd(ctx context.Context, in *bufio.Reader, content io.Writer, o Option
 	return recipe, info, nil
 }
 
-// zstdStream is the reader and the writer of a call; it keeps their errors.
+// zstdStream is the reader and the writer of a call; it keeps their first error.
+// The decoder reads in a goroutine of its own.
 type zstdStream struct {
 	ctx context.Context
 	r   io.Reader
 	w   io.Writer // may be nil
 	dec *zstd.Decoder
+
+	mu  sync.Mutex
 	err error
 }
 
+func (s *zstdStream) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = err
+	}
+}
+
+func (s *zstdStream) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
 func (s *zstdStream) Read(b []byte) (int, error) {
-	if s.err = s.ctx.Err(); s.err != nil {
-		return 0, s.err
+	if err := s.ctx.Err(); err != nil {
+		s.fail(err)
+		return 0, err
 	}
 	n, err := s.r.Read(b)
 	if err != nil && err != io.EOF {
-		s.err = err
+		s.fail(err)
 	}
 	return n, err
 }
@@ -69,7 +88,7 @@ func (s *zstdStream) Write(b []byte) (int, error) {
 	}
 	n, err := s.w.Write(b)
 	if err != nil {
-		s.err = fmt.Errorf("write content: %w", err)
+		s.fail(fmt.Errorf("write content: %w", err))
 	}
 	return n, err
 }
@@ -85,7 +104,7 @@ func (s *zstdStream) decode(frame io.Reader, content io.Writer) error {
 	case err == nil:
 		_, err = io.Copy(io.Discard, frame)
 		return err
-	case w.err != nil || s.err != nil:
+	case w.err != nil || s.failed() != nil:
 		return err
 	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrUnknownDictionary):
 		return fmt.Errorf("%w: %w", kpzstd.ErrDiffers, err)
