@@ -8,8 +8,9 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/imgpack/imgpack/internal/gunzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/imgpack/imgpack/internal/gunzip"
 )
 
 // Format is a compression format.

@@ -67,10 +67,10 @@ type Params struct {
 	Flush bool
 }
 
-var (
-	errParams  = errors.New("invalid parameters of a zstd frame")
-	errUnknown = errors.New("unknown model of a zstd encoder")
-)
+// ErrUnknown is parameters of a later version.
+var ErrUnknown = errors.New("unknown model of a zstd encoder")
+
+var errParams = errors.New("invalid parameters of a zstd frame")
 
 // blockSize is how long a block is.
 func (p Params) blockSize() int {
@@ -84,7 +84,7 @@ func (p Params) blockSize() int {
 func (p Params) check() error {
 	switch {
 	case p.Class >= numClasses || p.Level < Fastest || p.Level > Best || p.Level == Best && p.Class < V1_175:
-		return errUnknown
+		return ErrUnknown
 	case p.WindowLog < minWindowLog || p.WindowLog > maxWindowLog || len(p.Cuts) > maxCuts:
 		return errParams
 	}
@@ -154,7 +154,7 @@ func ParseParams(b []byte) (Params, error) {
 	p := Params{Class: Class(b[0]), Level: Level(b[1]), WindowLog: b[2], Checksum: b[3]&flagChecksum != 0, Flush: b[3]&flagFlush != 0}
 	flags, b := b[3], b[4:]
 	if flags&^(flagChecksum|flagSize|flagFlush) != 0 {
-		return Params{}, errUnknown
+		return Params{}, ErrUnknown
 	}
 	ok := true
 	if flags&flagSize != 0 {

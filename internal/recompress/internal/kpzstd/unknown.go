@@ -1,8 +1,5 @@
 package kpzstd
 
-// ErrUnknown is parameters of a later version.
-var ErrUnknown = errUnknown
-
 // ModelOf returns the name of the encoder that a recipe names first; "" if it
 // names none that is known.
 func ModelOf(recipe []byte) string {
