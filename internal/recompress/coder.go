@@ -122,6 +122,7 @@ type corrections struct {
 	shorter  [2]number
 	longForm rangecoder.Prob
 	dist     [32]rangecoder.Prob
+	dense    denseModel
 }
 
 // class of a token that corrects a prediction.
@@ -140,6 +141,17 @@ func classOf(t, predicted deflate.Token) int {
 		return classLiteral
 	case predicted.IsMatch() && t.Distance() == predicted.Distance():
 		return classSame
+	}
+	return classMatch
+}
+
+// classBefore is the class of a prediction.
+func classBefore(t deflate.Token) int {
+	switch {
+	case t == deflate.EndOfBlock:
+		return classEnd
+	case !t.IsMatch():
+		return classLiteral
 	}
 	return classMatch
 }

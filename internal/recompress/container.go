@@ -23,12 +23,13 @@ const (
 	beginShift = 3
 	shortPrior = 1 << 5 // fewer than model.Prior bytes of the member are before the part
 	shortAhead = 1 << 6 // fewer than model.Ahead bytes of the last run follow
-	partFlags  = 1<<7 - 1
+	denseCode  = 1 << 7 // many corrections
 )
 
 // record is a part as a recipe has it.
 type record struct {
 	begin      begin
+	dense      bool
 	bit        uint8
 	model      uint16
 	content    int
@@ -39,6 +40,9 @@ type record struct {
 	correction []byte
 }
 
+// cost is about how long the record is.
+func (r *record) cost() int { return len(r.structure) + len(r.correction) }
+
 // append adds a part to a recipe.
 func (r *record) append(recipe []byte) []byte {
 	first := r.bit | uint8(r.begin)<<beginShift
@@ -48,6 +52,9 @@ func (r *record) append(recipe []byte) []byte {
 	}
 	if r.ahead < model.Ahead {
 		first |= shortAhead
+	}
+	if r.dense {
+		first |= denseCode
 	}
 	recipe = append(recipe, first)
 	recipe = binary.AppendUvarint(recipe, uint64(r.model))
@@ -71,8 +78,8 @@ func (r *record) append(recipe []byte) []byte {
 func (r *record) take(recipe []byte) ([]byte, error) {
 	first := recipe[0]
 	recipe = recipe[1:]
-	*r = record{bit: first & 7, begin: begin(first >> beginShift & 3), ahead: model.Ahead}
-	if first&^partFlags != 0 || r.begin > beginAmid {
+	*r = record{bit: first & 7, begin: begin(first >> beginShift & 3), dense: first&denseCode != 0, ahead: model.Ahead}
+	if r.begin > beginAmid {
 		return nil, fmt.Errorf("%w: part of kind %x", ErrUnknown, first)
 	}
 	if r.begin == beginOutside && first&(shortPrior|7) != 0 {

@@ -15,6 +15,7 @@ const (
 	trialTokens  = 2000     // a model that is right about so many is not doubted
 	smallContent = 4 << 10  // of parts that are not worth trying more than
 	smallModels  = 8        // on
+	denseShare   = 64       // one correction in fewer tokens are many
 	finalists    = 3        // models that are tried on a whole part
 	smallCost    = 64       // bytes for which no better model of a part is looked for
 	smallShare   = 1000     // or one in so many of the stream
@@ -22,10 +23,11 @@ const (
 
 // verdict is which model a part was found to be made by.
 type verdict struct {
-	done chan struct{} // closed when the rest is valid
-	spec model.Spec
-	cost int // bytes of code
-	bits int64
+	done  chan struct{} // closed when the rest is valid
+	spec  model.Spec
+	dense bool
+	cost  int // bytes of code
+	bits  int64
 }
 
 // enough is what a part of so many bits may cost without being looked into:
@@ -47,22 +49,23 @@ type detective struct {
 func (d *detective) solve(q *part) error {
 	q.result.cost = math.MaxInt
 	if q.from == q.to {
-		d.try(q, known()[0])
+		d.try(q, known()[0], false)
 		return nil
 	}
 	if q.origin != nil {
-		d.try(q, q.origin.spec)
+		d.try(q, q.origin.spec, q.origin.dense)
 		if q.result.cost <= q.origin.enough(q.bits) {
 			return nil
 		}
 	}
+	enough := (*verdict)(nil).enough(q.bits)
 	if spec, ok := d.surely(q); ok {
-		if d.try(q, spec); q.result.cost <= (*verdict)(nil).enough(q.bits) {
+		if d.try(q, spec, false); q.result.cost <= enough {
 			return nil
 		}
 	}
 	for _, spec := range d.rank(q) {
-		if d.try(q, spec); q.result.cost <= (*verdict)(nil).enough(q.bits) {
+		if d.try(q, spec, false); q.result.cost <= enough {
 			break
 		}
 	}
@@ -70,16 +73,35 @@ func (d *detective) solve(q *part) error {
 }
 
 // try takes a model for a part if it costs less than the one that it has.
-func (d *detective) try(q *part, spec model.Spec) {
+func (d *detective) try(q *part, spec model.Spec, dense bool) {
 	if q.result.cost < math.MaxInt && q.result.spec.ID == spec.ID {
 		return
 	}
-	s, c, _, err := d.player.pack(q, spec, limits{cost: q.result.cost - 1})
-	if err != nil {
+	r, ok := d.pack(q, spec, limits{cost: q.result.cost - 1, dense: dense})
+	if !ok {
 		return
 	}
-	q.found = q.record(spec.ID, bytes.Clone(s), bytes.Clone(c))
-	q.result.spec, q.result.cost, q.result.bits = spec, len(s)+len(c), q.bits
+	q.found = r
+	q.result.spec, q.result.dense, q.result.cost, q.result.bits = spec, r.dense, r.cost(), q.bits
+}
+
+// pack packs a part in the better way.
+func (d *detective) pack(q *part, spec model.Spec, l limits) (r record, ok bool) {
+	s, c, _, err := d.player.pack(q, spec, l)
+	if ok = err == nil; ok {
+		r = q.record(spec.ID, l.dense, bytes.Clone(s), bytes.Clone(c))
+	}
+	if l.dense || d.player.misses*denseShare < d.player.played {
+		return r, ok
+	}
+	if l.dense = true; ok {
+		l.cost = r.cost() - 1
+	}
+	if s, c, _, err = d.player.pack(q, spec, l); err != nil {
+		return r, ok
+	}
+	r = q.record(spec.ID, true, bytes.Clone(s), bytes.Clone(c))
+	return r, true
 }
 
 // surely returns the first model that is right about all of the beginning of a
@@ -111,11 +133,11 @@ func (d *detective) rank(q *part) []model.Spec {
 		all = append(all[:smallModels:smallModels], nothingSpec)
 	}
 	for _, spec := range all {
-		s, c, _, err := d.player.pack(q, spec, limits{content: trialContent, cost: worst})
-		if err != nil {
+		r, ok := d.pack(q, spec, limits{content: trialContent, cost: worst})
+		if !ok {
 			continue
 		}
-		ranking = append(ranking, entry{spec, len(s) + len(c)})
+		ranking = append(ranking, entry{spec, r.cost()})
 		slices.SortStableFunc(ranking, func(a, b entry) int { return cmp.Compare(a.cost, b.cost) })
 		worst = smallCost + 2*ranking[0].cost
 		if len(ranking) >= finalists {

@@ -189,8 +189,8 @@ func (q *part) taken(s model.Spec) int64 {
 }
 
 // record is what is found of a part.
-func (q *part) record(id uint16, structure, corrected []byte) record {
-	r := record{begin: q.begin, bit: q.bit, model: id, content: q.to - q.from, prior: q.from, structure: structure, correction: corrected}
+func (q *part) record(id uint16, dense bool, structure, corrected []byte) record {
+	r := record{begin: q.begin, dense: dense, bit: q.bit, model: id, content: q.to - q.from, prior: q.from, structure: structure, correction: corrected}
 	if q.goesOn {
 		r.ahead = len(q.data) - q.to
 	}

@@ -210,3 +210,40 @@ func (g *gen) runs(t *deflate.Trees) {
 }
 
 func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 3)) }
+
+// aimless compresses with matches of any length at any distance.
+func aimless(content []byte) []byte {
+	g := gen{Rand: seeded(1)}
+	g.w.Out = append(g.w.Out, usualHead...)
+	earlier := make(map[string][]int)
+	for at := 0; at < len(content); {
+		h := deflate.Header{Type: deflate.Dynamic}
+		var tokens []deflate.Token
+		for len(tokens) < 10_000 && at < len(content) {
+			next := content[at:min(at+3, len(content))]
+			list := earlier[string(next)]
+			earlier[string(next)] = append(list, at)
+			n, d := 1, 0
+			if len(list) > 0 && len(next) == 3 {
+				if d = at - list[g.IntN(len(list))]; d <= deflate.Window && g.IntN(2) == 0 {
+					for n = 3; n < 3+g.IntN(20) && at+n < len(content) && content[at+n] == content[at+n-d]; n++ {
+					}
+				}
+			}
+			if n == 1 {
+				tokens = append(tokens, deflate.Literal(content[at]))
+			} else {
+				tokens = append(tokens, deflate.Match(n, d))
+			}
+			at += n
+		}
+		h.Final = at == len(content)
+		g.trees(&h.Trees, tokens)
+		g.w.Block(&h, tokens)
+	}
+	if g.w.Count > 0 {
+		g.w.Out = append(g.w.Out, byte(g.w.Bits))
+	}
+	trailer := deflate.GzipTrailer(crc32.ChecksumIEEE(content), uint32(len(content)))
+	return append(g.w.Out, trailer[:]...)
+}

@@ -12,6 +12,7 @@ type limits struct {
 	content int // bytes to look at, at least
 	cost    int // bytes of code, at most
 	misses  int // of the model, less than
+	dense   bool
 }
 
 // errCost is that a part costs more than it may.
@@ -22,7 +23,7 @@ var errCost = errors.New("costs too much")
 // misses counts what was not as predicted.
 func (p *player) pack(q *part, spec model.Spec, l limits) (structure, corrected []byte, misses int, err error) {
 	s := q.span
-	s.offset = q.taken(spec)
+	s.offset, s.dense = q.taken(spec), l.dense
 	p.start(s, spec)
 	p.s.pack()
 	p.c.pack()
@@ -126,6 +127,8 @@ func (k *packer) block(b *piece, to int, end bool) error {
 			if err := k.correct(tokens, to); err != nil {
 				return err
 			}
+		} else if k.dense {
+			k.agreed(tokens, b.n, to)
 		}
 		if err := k.blockHeader(&h, tokens, content); err != nil {
 			return err
@@ -145,11 +148,8 @@ func (k *packer) correct(tokens []deflate.Token, to int) error {
 		}
 		switch {
 		case k.pos == to:
-		case predicted == t:
-			k.right++
+		case k.told(predicted, t, to):
 		default:
-			k.gap(k.right)
-			k.right = 0
 			if _, ok := k.correction(predicted, t, to); !ok {
 				return errCost // cannot be: the parser proved it
 			}
@@ -165,10 +165,26 @@ func (k *packer) correct(tokens []deflate.Token, to int) error {
 	}
 }
 
+// told packs whether a prediction is right.
+func (k *packer) told(predicted, t deflate.Token, to int) bool {
+	right := predicted == t
+	if k.dense {
+		k.wrong(predicted, to, !right)
+	}
+	if right {
+		k.right++
+		return true
+	}
+	k.gap(k.right)
+	k.played += k.right + 1
+	k.right = 0
+	return false
+}
+
 // agree commits the tokens that are as predicted, if the model says several at
 // once, and returns how many they are.
 func (k *packer) agree(tokens []deflate.Token) (n int) {
-	if k.runner == nil {
+	if k.runner == nil || k.dense {
 		return 0
 	}
 	next := k.runner.Next()
@@ -179,6 +195,19 @@ func (k *packer) agree(tokens []deflate.Token) (n int) {
 	k.runner.Take(n)
 	k.right += n
 	return n
+}
+
+// agreed packs that the tokens of a stored block, which is behind, are as
+// predicted.
+func (k *packer) agreed(tokens []deflate.Token, n, to int) {
+	k.pos -= n
+	for _, t := range tokens {
+		k.wrong(t, to, false)
+		k.pos += t.Length()
+	}
+	if k.pos < to {
+		k.wrong(deflate.EndOfBlock, to, false)
+	}
 }
 
 // seen tells whether enough was looked at.

@@ -73,6 +73,7 @@ type span struct {
 	to    int    // and ends
 	base  int    // where its member begins in data, or the data that is there
 	begin begin
+	dense bool  // many corrections
 	bit   uint8 // of the first byte, where the part begins
 	// offset is how much the encoder had taken before the part.
 	offset int64
@@ -97,22 +98,26 @@ type part struct {
 // player plays models over parts, one after the other.
 type player struct {
 	span
-	s         coder
-	c         coder
-	structure structure
-	corrected corrections
-	head      []byte // of the last member
-	lastKind  kind
-	lastRun   int
-	lastSize  int // of a stored block
-	lastClass int
-	lastGap   int
+	s          coder
+	c          coder
+	structure  structure
+	corrected  corrections
+	head       []byte // of the last member
+	lastKind   kind
+	lastRun    int
+	lastSize   int // of a stored block
+	lastClass  int
+	lastGap    int
+	lastMiss   int
+	prediction int // its kind
+	chain      *hops
 
 	pos     int   // in data
 	origin  int64 // where the encoder began, in data
 	crcFrom int   // where the member begins, or none
 	budget  int
 	misses  int // of the model
+	played  int // tokens
 	spec    model.Spec
 	model   model.Model
 	runner  model.Runner // the model, if it is one
@@ -143,7 +148,10 @@ func (p *player) start(s span, spec model.Spec) {
 	p.span, p.spec, p.model = s, spec, m
 	p.structure, p.corrected = structure{}, corrections{}
 	p.head, p.lastKind, p.lastRun, p.lastSize, p.lastClass, p.lastGap = usualHead, kindStart, 0, 0, 0, 0
-	p.misses = 0
+	p.misses, p.played, p.lastMiss = 0, 0, 0
+	if p.chain != nil {
+		p.chain.begun = false
+	}
 	p.pos, p.crcFrom, p.origin = s.from, none, int64(s.from)-s.offset
 	if !spec.Restarts {
 		p.base = int(max(int64(p.base), p.origin))

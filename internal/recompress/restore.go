@@ -123,7 +123,7 @@ func feed(content io.Reader, recipe []byte, hand func(*job) error) error {
 		}
 		j.offset = at - origin
 		at += int64(j.record.content)
-		j.span.begin, j.span.bit = j.record.begin, j.record.bit
+		j.span.begin, j.span.bit, j.span.dense = j.record.begin, j.record.bit, j.record.dense
 		j.from, j.to = j.prior, j.prior+j.record.content
 		last = j.data[:j.to]
 		if ahead = ahead[min(len(ahead), j.record.content):]; len(ahead) < j.record.ahead {

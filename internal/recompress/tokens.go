@@ -7,8 +7,11 @@ import (
 )
 
 // gap takes how many predictions are right before the next correction, or none
-// if there is none any more.
+// if there is none any more. Dense parts have none.
 func (p *player) gap(n int) int {
+	if p.dense {
+		return none
+	}
 	n = p.c.number(&p.corrected.gap[min(bits.Len(uint(p.lastGap))/2, 3)], n)
 	p.lastGap = max(n, 0)
 	return n
@@ -19,14 +22,11 @@ func (p *player) gap(n int) int {
 func (p *player) correction(predicted, t deflate.Token, to int) (deflate.Token, bool) {
 	m := &p.corrected
 	p.misses++
-	was := classMatch
-	switch {
-	case predicted == deflate.EndOfBlock:
-		was = classEnd
-	case !predicted.IsMatch():
-		was = classLiteral
+	class := &m.class[classBefore(predicted)][p.lastClass]
+	if p.dense {
+		class = &m.dense.class[p.prediction]
 	}
-	p.lastClass = p.c.tree(m.class[was][p.lastClass][:], classOf(t, predicted), 2)
+	p.lastClass = p.c.tree(class[:], classOf(t, predicted), 2)
 	switch p.lastClass {
 	case classEnd:
 		return deflate.EndOfBlock, true
@@ -37,6 +37,11 @@ func (p *player) correction(predicted, t deflate.Token, to int) (deflate.Token, 
 			return 0, false
 		}
 		return p.match(t, predicted.Distance(), 0, to)
+	}
+	if p.dense && to-p.pos >= deflate.MinLength {
+		if d, ok := p.nearest(t.Distance()); ok {
+			return p.match(t, d, 1, to)
+		}
 	}
 	s := p.c.tree(m.dist[:], t.DistSymbol(), 5)
 	if s >= deflate.MaxDist {
@@ -49,7 +54,7 @@ func (p *player) correction(predicted, t deflate.Token, to int) (deflate.Token, 
 // match takes the length of a match whose distance is known.
 func (p *player) match(t deflate.Token, distance, context, to int) (deflate.Token, bool) {
 	m := &p.corrected
-	if distance > p.pos-p.base {
+	if distance < 1 || distance > p.pos-p.base {
 		return 0, false
 	}
 	longest := p.common(distance, min(deflate.MaxLength, to-p.pos))

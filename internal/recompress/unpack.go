@@ -132,7 +132,7 @@ func (u *unpacker) block(to int, end bool) (final bool, err error) {
 func (u *unpacker) tokens(to int) error {
 	u.made = u.made[:0]
 	for {
-		if u.runner != nil && u.left != 0 {
+		if u.runner != nil && u.left != 0 && !u.dense {
 			if err := u.agree(to); err != nil {
 				return err
 			}
@@ -141,7 +141,7 @@ func (u *unpacker) tokens(to int) error {
 		switch {
 		case u.pos == to:
 			t = deflate.EndOfBlock
-		case u.left != 0:
+		case u.dense && !u.wrong(t, to, false), !u.dense && u.left != 0:
 			if u.left > 0 {
 				u.left--
 			}
