@@ -28,7 +28,8 @@ func (p *player) pack(q *part, spec model.Spec, l limits) (structure, corrected 
 	p.s.pack()
 	p.c.pack()
 	k := packer{player: p, q: q, limits: l}
-	if err := k.pieces(); err != nil {
+	err = k.pieces()
+	if p.played += k.right; err != nil {
 		return nil, nil, 0, err
 	}
 	p.gap(none)
