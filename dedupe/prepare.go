@@ -71,7 +71,7 @@ func (p *chunkPlan) guess(ctx context.Context, o Options) (*chunkPlan, error) {
 }
 
 func (p *chunkPlan) decide(ctx context.Context, s *study) error {
-	s.graph, s.source, s.cache = p.graph, p.source, recipeCache(s.o.RecipeCache)
+	s.graph, s.source, s.cache = p.graph, p.source, recipeCache{s.o.RecipeCache, s.o.Program}
 	layers := p.packed
 	list, err := s.layers(ctx, layers)
 	if err != nil {

@@ -24,7 +24,10 @@ import (
 // recipe, and the SHA-256 of both. What is not so is no entry; whatever goes
 // wrong with a file, the recipe is found again. Several processes may use it.
 // There is none at "".
-type recipeCache string
+type recipeCache struct {
+	dir     string
+	program string // which found and proved them
+}
 
 const (
 	recipeCacheKind = "imgpack.recipe"
@@ -41,6 +44,7 @@ const (
 type recipeLine struct {
 	Kind     string        `json:"kind"`
 	Revision int           `json:"revision"` // of what found it
+	Program  string        `json:"program"`  // that proved it
 	Digest   digest.Digest `json:"digest"`
 	Size     int64         `json:"size"`
 	DiffID   digest.Digest `json:"diffID"`
@@ -48,17 +52,17 @@ type recipeLine struct {
 	Model    string        `json:"model"`
 }
 
-func lineOf(l manifests.Layer, r foundRecipe) recipeLine {
-	return recipeLine{recipeCacheKind, recompress.Revision, l.Blob.Digest, l.Blob.Size, l.DiffID, r.tar, r.model}
+func (c recipeCache) lineOf(l manifests.Layer, r foundRecipe) recipeLine {
+	return recipeLine{recipeCacheKind, recompress.Revision, c.program, l.Blob.Digest, l.Blob.Size, l.DiffID, r.tar, r.model}
 }
 
 func (c recipeCache) path(d digest.Digest) string {
-	return filepath.Join(string(c), string(d.Algorithm())+"-"+d.Encoded())
+	return filepath.Join(c.dir, string(d.Algorithm())+"-"+d.Encoded())
 }
 
 // get returns the recipe of a layer, and makes it the one used last.
 func (c recipeCache) get(l manifests.Layer) (r foundRecipe, ok bool) {
-	if c == "" {
+	if c.dir == "" {
 		return r, false
 	}
 	path := c.path(l.Blob.Digest)
@@ -71,15 +75,15 @@ func (c recipeCache) get(l manifests.Layer) (r foundRecipe, ok bool) {
 	if err != nil {
 		return r, false
 	}
-	if r, ok = parseRecipe(raw, l); ok {
+	if r, ok = c.parse(raw, l); ok {
 		now := time.Now()
 		_ = os.Chtimes(path, now, now)
 	}
 	return r, ok
 }
 
-// parseRecipe reads an entry for a layer.
-func parseRecipe(raw []byte, l manifests.Layer) (r foundRecipe, ok bool) {
+// parse reads an entry for a layer.
+func (c recipeCache) parse(raw []byte, l manifests.Layer) (r foundRecipe, ok bool) {
 	n := len(raw) - sha256.Size
 	if n < 0 || sha256.Sum256(raw[:n]) != [sha256.Size]byte(raw[n:]) {
 		return r, false
@@ -93,12 +97,12 @@ func parseRecipe(raw []byte, l manifests.Layer) (r foundRecipe, ok bool) {
 		return r, false
 	}
 	r = foundRecipe{recipe: recipe, model: x.Model, tar: x.Tar}
-	return r, x == lineOf(l, r) && x.Tar >= 0 && x.Tar <= maxTar(l)
+	return r, x == c.lineOf(l, r) && x.Tar >= 0 && x.Tar <= maxTar(l)
 }
 
-// formatRecipe is the mirror of parseRecipe.
-func formatRecipe(l manifests.Layer, r foundRecipe) ([]byte, error) {
-	line, err := json.Marshal(lineOf(l, r))
+// format is the mirror of parse.
+func (c recipeCache) format(l manifests.Layer, r foundRecipe) ([]byte, error) {
+	line, err := json.Marshal(c.lineOf(l, r))
 	if err != nil {
 		return nil, err
 	}
@@ -109,11 +113,11 @@ func formatRecipe(l manifests.Layer, r foundRecipe) ([]byte, error) {
 
 // put keeps a recipe, if it can.
 func (c recipeCache) put(l manifests.Layer, r foundRecipe) {
-	if c == "" || len(r.recipe) > maxCachedRecipe {
+	if c.dir == "" || len(r.recipe) > maxCachedRecipe {
 		return
 	}
-	raw, err := formatRecipe(l, r)
-	if err != nil || os.MkdirAll(string(c), 0o700) != nil {
+	raw, err := c.format(l, r)
+	if err != nil || os.MkdirAll(c.dir, 0o700) != nil {
 		return
 	}
 	_ = atomicfile.WriteFile(c.path(l.Blob.Digest), raw)
@@ -122,10 +126,10 @@ func (c recipeCache) put(l manifests.Layer, r foundRecipe) {
 // trim removes the entries that were not used for longest, until the rest is
 // within bounds.
 func (c recipeCache) trim() {
-	if c == "" {
+	if c.dir == "" {
 		return
 	}
-	list, err := os.ReadDir(string(c))
+	list, err := os.ReadDir(c.dir)
 	if err != nil {
 		return
 	}
@@ -145,6 +149,6 @@ func (c recipeCache) trim() {
 			return
 		}
 		sum -= f.Size()
-		_ = os.Remove(filepath.Join(string(c), f.Name()))
+		_ = os.Remove(filepath.Join(c.dir, f.Name()))
 	}
 }

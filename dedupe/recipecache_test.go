@@ -74,6 +74,12 @@ func TestRecipesAreKept(t *testing.T) {
 			t.Errorf("%s: it was not replaced: %v", what, err)
 		}
 	}
+
+	// Another version of the program proves for itself.
+	packed(t, chunkPlan(t, b.Graph(t, roots...)), dedupe.Options{RecipeCache: cache, Program: "another"})
+	if got, err := os.ReadFile(list[0]); err != nil || slices.Equal(got, whole) {
+		t.Errorf("a recipe of another version was taken: %v", err)
+	}
 }
 
 // TestNoCacheIsNoFailure: packs go on without a cache that cannot be used, and

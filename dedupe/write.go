@@ -42,8 +42,10 @@ type Options struct {
 	// RecipeCache is a directory in which the recipes of layers that have been
 	// studied are kept, at most 256 MiB of them, so that they need not be studied
 	// again; "" is none. It is made where it is not there. That it fails is no
-	// error.
+	// error. A recipe from there is not proven again: it must have been by the
+	// same Program, which names the version that packs.
 	RecipeCache string
+	Program     string
 
 	// Keep says of an error whether WriteFile, which ends with it, leaves the
 	// unfinished file: the next WriteFile to that path with a Keep goes on

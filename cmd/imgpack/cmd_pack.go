@@ -190,7 +190,10 @@ func (o *packOptions) gather(ctx context.Context, a *app, args []string, policy 
 
 func (o *packOptions) options(a *app, p *progress) dedupe.Options {
 	spool := sourcePolicy{beside: o.output}.spoolDir(a)
-	return dedupe.Options{Jobs: a.g.parallel, Progress: p.report(), Replace: o.force, SpoolDir: spool, SpoolLimit: int64(o.tempSpace), RecipeCache: a.recipeCache()}
+	return dedupe.Options{
+		Jobs: a.g.parallel, Progress: p.report(), Replace: o.force, SpoolDir: spool, SpoolLimit: int64(o.tempSpace),
+		RecipeCache: a.recipeCache(), Program: version + " " + commit,
+	}
 }
 
 func (o *packOptions) write(ctx context.Context, a *app, out *sink, plan *dedupe.Plan) (*dedupe.Summary, error) {
