@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"runtime/debug"
 	"runtime/metrics"
 	"strings"
@@ -26,27 +28,36 @@ func noise(seed byte, size int64) io.ReadCloser {
 	return io.NopCloser(io.LimitReader(rand.NewChaCha8([32]byte{seed}), size))
 }
 
-// squeezed is a layer of text, no tar, that is compressed while it is read.
-func squeezed(seed byte, size int64) io.ReadCloser {
-	r, w := io.Pipe()
-	go func() {
-		z := gzip.NewWriter(w)
-		rng := rand.New(rand.NewChaCha8([32]byte{seed}))
-		words := strings.Fields(fixtures.Text(uint64(seed), 20_000))
-		line := make([]byte, 0, 1<<16)
-		var err error
-		for left := size; left > 0 && err == nil; left -= int64(len(line)) {
-			for line = line[:0]; len(line) < 1<<15; {
-				line = append(append(line, words[rng.IntN(len(words))]...), ' ')
-			}
-			_, err = z.Write(line)
+// squeezed is a layer of text, no tar, that is compressed: a file.
+func squeezed(t testing.TB, seed byte, size int64) (open func() io.ReadCloser) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "layer"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := gzip.NewWriter(f)
+	rng := rand.New(rand.NewChaCha8([32]byte{seed}))
+	words := strings.Fields(fixtures.Text(uint64(seed), 20_000))
+	line := make([]byte, 0, 1<<16)
+	for left := size; left > 0 && err == nil; left -= int64(len(line)) {
+		for line = line[:0]; len(line) < 1<<15; {
+			line = append(append(line, words[rng.IntN(len(words))]...), ' ')
 		}
-		w.CloseWithError(errors.Join(err, z.Close()))
-	}()
-	return r
+		_, err = z.Write(line)
+	}
+	if err := errors.Join(err, z.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return func() io.ReadCloser {
+		f, err := os.Open(f.Name())
+		if err != nil {
+			t.Error(err)
+		}
+		return f
+	}
 }
 
-// madeUp are layers that are made while they are read.
+// madeUp are layers that are not in memory.
 type madeUp struct {
 	*fixtures.Blobs
 	open map[digest.Digest]func() io.ReadCloser
@@ -126,17 +137,19 @@ func TestMemoryOfPackingIsBounded(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(400 << 20)) // as the program does
 	for what, c := range map[string]struct {
 		compressed bool
-		open       func(seed byte) io.ReadCloser
+		layer      func(seed byte) (open func() io.ReadCloser)
 		size       int64 // of the bundle, at least
 	}{
-		"noise": {false, func(seed byte) io.ReadCloser { return noise(seed, 272<<20) }, 544 << 20},
-		"text":  {true, func(seed byte) io.ReadCloser { return squeezed(seed, 48<<20) }, 1 << 20},
+		"noise": {false, func(seed byte) func() io.ReadCloser {
+			return func() io.ReadCloser { return noise(seed, 272<<20) }
+		}, 544 << 20},
+		"text": {true, func(seed byte) func() io.ReadCloser { return squeezed(t, seed, 48<<20) }, 1 << 20},
 	} {
 		source := &madeUp{Blobs: fixtures.NewBlobs(), open: map[digest.Digest]func() io.ReadCloser{}}
 		var layers []ocispec.Descriptor
 		var diffIDs []digest.Digest
 		for seed := range byte(2) {
-			d, diffID := source.layer(t, c.compressed, func() io.ReadCloser { return c.open(seed) })
+			d, diffID := source.layer(t, c.compressed, c.layer(seed))
 			layers, diffIDs = append(layers, d), append(diffIDs, diffID)
 		}
 		config := source.AddJSON(ocispec.MediaTypeImageConfig, ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
