@@ -72,7 +72,7 @@ func giveBack(t testing.TB, stream, content []byte, o Options) ([]byte, Info) {
 func TestGoStreams(t *testing.T) {
 	for name, text := range texts() {
 		for level := gzip.HuffmanOnly; level <= gzip.BestCompression; level++ {
-			if name != "text" && level != 1 && level != 6 {
+			if name != "text" && level != 1 && level != 6 || level == 5 || level == 7 || level == 8 {
 				continue
 			}
 			t.Run(fmt.Sprint(name, level), func(t *testing.T) {

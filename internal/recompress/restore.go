@@ -23,6 +23,7 @@ type restorer struct {
 	work  chan *job   // any order
 	order chan *job   // as in the stream
 	free  chan []byte // buffers of streams that were written
+	fed   error       // what ended order, once that is closed
 }
 
 func restoreDeflate(ctx context.Context, w io.Writer, content io.Reader, recipe []byte, size int64, o Options) error {
@@ -32,7 +33,8 @@ func restoreDeflate(ctx context.Context, w io.Writer, content io.Reader, recipe 
 	g.Go(func() error {
 		defer close(r.work)
 		defer close(r.order)
-		return feed(content, recipe, func(j *job) error { return r.hand(ctx, j) })
+		r.fed = feed(content, recipe, func(j *job) error { return r.hand(ctx, j) })
+		return r.fed
 	})
 	for range jobs {
 		g.Go(func() error { return r.worker(ctx, o) })
@@ -85,8 +87,8 @@ func (r *restorer) join(ctx context.Context, out *joiner) error {
 		default:
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	if r.fed != nil {
+		return r.fed // which the stream that is too short is only a result of
 	}
 	return out.end()
 }
