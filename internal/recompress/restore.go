@@ -90,6 +90,9 @@ func (r *restorer) join(ctx context.Context, out *joiner) error {
 	if r.fed != nil {
 		return r.fed // which the stream that is too short is only a result of
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	return out.end()
 }
 
