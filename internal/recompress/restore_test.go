@@ -194,3 +194,14 @@ func (c *counter) Read(b []byte) (int, error) {
 	c.n += n
 	return n, err
 }
+
+// TestUnknownModel: that a part is for a model of a later version is told at any
+// time, and not that the stream is too short without it.
+func TestUnknownModel(t *testing.T) {
+	recipe := []byte{recipeDeflate, shortAhead, 250, 1, 0, 0, 0, 0}
+	for range 1000 {
+		if err := Restore(t.Context(), io.Discard, bytes.NewReader(nil), recipe, 100, anyCost); !errors.Is(err, ErrUnknown) {
+			t.Fatal(err)
+		}
+	}
+}
