@@ -12,6 +12,9 @@ import (
 // Bounds of the search for a model.
 const (
 	trialContent = 32 << 10 // that every model is tried on, up to the end of a block
+	kinTokens    = 256      // a model that is wrong sooner is far off
+	rankContent  = 16 << 10 // to find the best of those that are wrong
+	dearShare    = 8        // one byte in so many of the stream is dear
 	trialTokens  = 2000     // a model that is right about so many is not doubted
 	smallContent = 4 << 10  // of parts that are not worth trying more than
 	smallModels  = 8        // on
@@ -64,8 +67,8 @@ func (d *detective) solve(q *part) error {
 			return nil
 		}
 	}
-	for _, spec := range d.rank(q) {
-		if d.try(q, spec, false); q.result.cost <= enough {
+	for _, e := range d.rank(q) {
+		if d.try(q, e.Spec, e.dense); q.result.cost <= enough {
 			break
 		}
 	}
@@ -110,34 +113,46 @@ func (d *detective) surely(q *part) (model.Spec, bool) {
 	if len(q.tokens) < trialTokens && q.to-q.from > trialContent {
 		return model.Spec{}, false
 	}
+	far := make(map[kin]bool)
 	for _, spec := range candidates(q) {
+		if far[kinOf(spec)] {
+			continue
+		}
 		_, _, misses, err := d.player.pack(q, spec, limits{content: trialContent, misses: 1})
 		if err == nil && misses == 0 {
 			return spec, true
 		}
+		far[kinOf(spec)] = d.player.played < kinTokens
 	}
 	return model.Spec{}, false
 }
 
+// entry is a model and what it cost in a trial.
+type entry struct {
+	model.Spec
+	dense bool
+	cost  int
+}
+
 // rank returns the models that cost the least on the beginning of a part, in
-// order.
-func (d *detective) rank(q *part) []model.Spec {
-	type entry struct {
-		model.Spec
-		cost int
-	}
-	var ranking []entry
-	worst := math.MaxInt
+// order: one alone if even that is dear.
+func (d *detective) rank(q *part) []entry {
 	all := candidates(q)
 	if q.to-q.from < smallContent {
 		all = append(all[:smallModels:smallModels], nothingSpec)
 	}
+	var ranking []entry
+	worst := math.MaxInt
+	far := make(map[kin]bool)
 	for _, spec := range all {
-		r, ok := d.pack(q, spec, limits{content: trialContent, cost: worst})
-		if !ok {
+		if far[kinOf(spec)] {
 			continue
 		}
-		ranking = append(ranking, entry{spec, r.cost()})
+		r, ok := d.pack(q, spec, limits{content: rankContent, cost: worst})
+		if far[kinOf(spec)] = !ok; !ok {
+			continue
+		}
+		ranking = append(ranking, entry{spec, r.dense, r.cost()})
 		slices.SortStableFunc(ranking, func(a, b entry) int { return cmp.Compare(a.cost, b.cost) })
 		worst = smallCost + 2*ranking[0].cost
 		if len(ranking) >= finalists {
@@ -145,13 +160,10 @@ func (d *detective) rank(q *part) []model.Spec {
 			worst = min(worst, ranking[finalists-1].cost-1)
 		}
 	}
-	var best []model.Spec
-	for _, e := range ranking {
-		if e.cost <= worst+1 {
-			best = append(best, e.Spec)
-		}
+	if dear := int64(ranking[0].cost) * int64(q.to-q.from) / rankContent; dear > q.bits/8/dearShare {
+		return ranking[:1]
 	}
-	return best
+	return slices.DeleteFunc(ranking, func(e entry) bool { return e.cost > worst+1 })
 }
 
 // family of encoders.
@@ -178,6 +190,15 @@ func familyOf(id uint16) family {
 	}
 	return otherFamily
 }
+
+// kin are models of versions of an encoder: where one is far off, all are.
+type kin struct {
+	family
+	level    int
+	restarts bool
+}
+
+func kinOf(s model.Spec) kin { return kin{familyOf(s.ID), levelOf(s.ID), s.Restarts} }
 
 // candidates orders all models by how likely they are to have made a part.
 func candidates(q *part) []model.Spec {

@@ -153,7 +153,7 @@ func (f *finder) collect(ctx context.Context, o Options) error {
 		f.info.Stream = (bits + 7) / 8
 		f.info.Content += int64(q.to - q.from)
 		f.models[q.result.spec.Name] += int64(q.to - q.from)
-		if o.costs(len(f.recipe)-4<<10, max(f.info.Stream, min(2*f.info.Stream, 4<<20))) || len(f.recipe) > MaxRecipe {
+		if o.costs(len(f.recipe)-4<<10, max(f.info.Stream, min(2*f.info.Stream, 2<<20))) || len(f.recipe) > MaxRecipe {
 			return ErrHopeless
 		}
 	}

@@ -18,6 +18,9 @@ type limits struct {
 // errCost is that a part costs more than it may.
 var errCost = errors.New("costs too much")
 
+// errSeen is that enough was looked at.
+var errSeen = errors.New("seen enough")
+
 // pack plays a model over a part and returns what must be said beyond. The part
 // stays as it is. The code is valid until the next call.
 // misses counts what was not as predicted.
@@ -29,7 +32,7 @@ func (p *player) pack(q *part, spec model.Spec, l limits) (structure, corrected 
 	p.c.pack()
 	k := packer{player: p, q: q, limits: l}
 	err = k.pieces()
-	if p.played += k.right; err != nil {
+	if p.played += k.right; err != nil && err != errSeen {
 		return nil, nil, 0, err
 	}
 	p.gap(none)
@@ -156,6 +159,9 @@ func (k *packer) correct(tokens []deflate.Token, to int) error {
 			}
 			if err := k.dear(); err != nil {
 				return err
+			}
+			if k.seen() {
+				return errSeen
 			}
 		}
 		k.model.Commit(t)
