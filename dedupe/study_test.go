@@ -143,7 +143,7 @@ func TestSameTarIsOpenOnce(t *testing.T) {
 // not what its config says is stored as it is.
 func TestLayersThatAreCarried(t *testing.T) {
 	b := goBlobs()
-	odd, stream := fixtures.OddGzip(40_000)
+	odd, stream := fixtures.OddGzip(10_000)
 	tar := fixtures.Tar(fixtures.File{Name: "f", Body: fixtures.Text(1, 50_000)})
 	gz := fixtures.GoGzip(6)(tar)
 	twice := fixtures.GoGzip(6)(gz)
