@@ -24,8 +24,8 @@
 //
 // Where to look. The container: header.go, scan.go, index.go; in chunk mode
 // chunkscan.go, chunkmanifest.go, catalog.go. Writing: plan.go, write.go and
-// then layerplan.go or, in chunk mode, chunkplan.go, chunkwrite.go, packer.go,
-// gather.go, order.go. Reading open layers: contents.go, restore.go,
+// then layerplan.go or, in chunk mode, chunkplan.go, prepare.go, study.go,
+// chunkwrite.go, packer.go, gather.go, order.go. Reading open layers: contents.go, restore.go,
 // segments.go, spool.go; of deltas supply.go, baselayer.go; compressed ones
 // streams.go. Bases: base.go, receipt.go. The bytes of chunk mode:
 // internal/split, segment, recipe; of streams internal/recompress.

@@ -79,8 +79,9 @@ func (p *Plan) Estimate(ctx context.Context, o Options) (*Summary, error) {
 }
 
 // WriteFile writes the bundle to path, which appears whole or not at all. Blobs
-// are fetched in parallel, the largest first, straight into their places. Space
-// is reserved before the first is fetched. The container is read back and
+// are fetched in parallel, the largest first, straight into their places; those
+// of compressed layers first into a file beside it, if they come from far away.
+// Space for them is reserved before the first is fetched. The container is read back and
 // compared with what was to be written before it counts. An existing file is an
 // error wrapping fs.ErrExist unless it may be replaced.
 func (p *Plan) WriteFile(ctx context.Context, path string, o Options) (*Summary, error) {

@@ -21,14 +21,17 @@ type Options struct {
 	// Jobs is how many blobs are fetched, and frames compressed, at a time; 0
 	// means GOMAXPROCS. Memory is Jobs × 1 MiB in layer mode. In chunk mode two
 	// jobs take 380 MiB at LevelDefault and 900 at LevelMax, and 100 bytes for
-	// each chunk that is put in order at a time.
-	Jobs     int
-	Progress manifests.Progress // told of every byte of a blob that goes into the bundle, and before of those that are studied
-	Replace  bool               // WriteFile may replace an existing file
+	// each chunk that is put in order at a time; to study compressed layers
+	// before takes less.
+	Jobs int
+	// Progress is told of every byte of a blob that goes into the bundle, and
+	// before, twice, of the bytes of those that are studied: see Phase.
+	Progress manifests.Progress
+	Replace  bool // WriteFile may replace an existing file
 
-	// SpoolDir is where Write keeps temporary data in chunk mode, in a file
-	// without a name; "" is the current directory. WriteFile keeps it beside
-	// the bundle.
+	// SpoolDir is where Write keeps temporary data in chunk mode, in files
+	// without names; "" is the current directory. WriteFile keeps it beside
+	// the bundle, compressed layers from far away under BlobsPath.
 	SpoolDir string
 	// SpoolLimit is how many bytes of open layers are put in order at a time
 	// in chunk mode, and so bounds the temporary space; one layer may be

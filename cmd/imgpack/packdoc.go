@@ -166,14 +166,18 @@ var compressRates = map[dedupe.Level]float64{dedupe.LevelFast: 250e6, dedupe.Lev
 // it.
 const studyRate = 15e6
 
+// usualRatio is how much larger than its blob the tar of a layer is taken to be
+// that is not looked into.
+const usualRatio = 3
+
 // seconds is about how long packing takes, downloads aside.
-func (o *packOptions) seconds(a *app, transfer, study int64, rows []packRow) float64 {
+func (o *packOptions) seconds(a *app, transfer int64, d packDoc) float64 {
 	level := dedupe.Level(o.compress)
 	if level == "" {
 		level = dedupe.LevelDefault
 	}
-	work := float64(transfer)/readRate + float64(study)/studyRate
-	for _, r := range rows {
+	work := float64(transfer)/readRate + float64(d.studied())/studyRate + usualRatio*float64(d.Unread)/compressRates[level]
+	for _, r := range d.Images {
 		work += float64(r.NewContent) / compressRates[level]
 	}
 	jobs := a.g.parallel

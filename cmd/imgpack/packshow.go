@@ -25,7 +25,7 @@ func (o *packOptions) estimate(ctx context.Context, a *app, start time.Time, pla
 	doc.fill(summary, in)
 	doc.Temp = plan.Temp()
 	download := min(remoteBytes(graph, in), plan.Transfer())
-	seconds := o.seconds(a, plan.Transfer(), doc.studied(), doc.Images)
+	seconds := o.seconds(a, plan.Transfer(), doc)
 	doc.Download, doc.Estimate = &download, &seconds
 	doc.Seconds = a.now().Sub(start).Seconds()
 	return show(a, listing[packRow]{doc: doc, items: doc.Images, name: func(r packRow) string { return r.Ref }, human: func() error {
@@ -37,8 +37,7 @@ func (o *packOptions) estimate(ctx context.Context, a *app, start time.Time, pla
 }
 
 // studied is how many bytes of compressed layers packing has to study.
-func (d packDoc) studied() int64 {
-	n := d.Unread
+func (d packDoc) studied() (n int64) {
 	for _, m := range d.Totals.Models {
 		n += m.Bytes
 	}

@@ -103,7 +103,7 @@ func scriptFixture(ts *testscript.TestScript, neg bool, args []string) {
 		d := b.Image(fixtures.ImageSpec{Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"}, Layers: []fixtures.LayerSpec{{Files: []fixtures.File{{Name: "bin/"}}}}})
 		ts.Check(b.SaveLayout(path, fixtures.Root("example.com/arm:1", d)))
 	case "odd": // a layer that no encoder made
-		content, stream := fixtures.OddGzip(40_000)
+		content, stream := fixtures.OddGzip(5_000)
 		b.Gzip = func([]byte) []byte { return stream }
 		d := b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{{Tar: content}}})
 		ts.Check(b.SaveLayout(path, fixtures.Root("example.com/odd:1", d)))
