@@ -312,9 +312,8 @@ func (idle) Read([]byte) (int, error) { return 0, nil }
 
 // halting gives nothing every other time.
 type halting struct {
-	r    io.Reader
-	odd  bool
-	once bool
+	r   io.Reader
+	odd bool
 }
 
 func (h *halting) Read(p []byte) (int, error) {

@@ -19,9 +19,8 @@ const mark = 1 << 15
 
 // marked is content some of which are marks, with the window before it.
 type marked struct {
-	buf    []uint16
-	to     int // from deflate.Window on
-	toByte int // how many pieces of content were there
+	buf []uint16
+	to  int // from deflate.Window on
 }
 
 const markedSize = 128 << 10

@@ -88,7 +88,6 @@ func (c *coder) number(m *number, v int) int {
 // structure is what is learnt of all but tokens.
 type structure struct {
 	outside [2][kinds]rangecoder.Prob // 0 a member, 1 anything else
-	other   [2]rangecoder.Prob        // 0 bytes outside, 1 the end of the part
 	inside  [2][kinds]rangecoder.Prob // 0 as usual (a run; an empty block), 1 not
 
 	sameHead   rangecoder.Prob

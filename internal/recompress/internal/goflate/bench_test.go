@@ -5,8 +5,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -89,13 +90,16 @@ func most(b *testing.B, n int, f func()) {
 // programs are a program and sources of the toolchain.
 var programs = sync.OnceValue(func() []content {
 	const n = 8 << 20
-	program, err := os.ReadFile(filepath.Join(runtime.GOROOT(), "bin", "go"))
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	must(err)
+	root := strings.TrimSpace(string(out))
+	program, err := os.ReadFile(filepath.Join(root, "bin", "go"))
 	must(err)
 	var sources []byte
-	must(fs.WalkDir(os.DirFS(runtime.GOROOT()), "src/net", func(path string, d fs.DirEntry, err error) error {
+	must(fs.WalkDir(os.DirFS(root), "src/net", func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() && len(sources) < n {
 			var b []byte
-			b, err = os.ReadFile(filepath.Join(runtime.GOROOT(), path))
+			b, err = os.ReadFile(filepath.Join(root, path))
 			sources = append(sources, b...)
 		}
 		return err

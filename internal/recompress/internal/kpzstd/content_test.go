@@ -29,7 +29,9 @@ func generate(kind string, n int) []byte {
 		case "random":
 			b = append(b, byte(r.next(256)))
 		case "skewed":
-			b = append(b, byte(r.next(256)&r.next(256)&r.next(64)))
+			few := r.next(256)
+			few &= r.next(256)
+			b = append(b, byte(few&r.next(64)))
 		case "text":
 			b = r.word(b)
 		case "period":

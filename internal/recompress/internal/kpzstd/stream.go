@@ -99,7 +99,7 @@ func (f *streamFinder) raw(n int64) error {
 	if n > int64(f.limit-len(f.recipe)) {
 		return ErrDiffers
 	}
-	f.recipe = appendUvarint(f.recipe, uint64(n)<<2|opRaw)
+	f.recipe = appendUvarint(f.recipe, uint64(n)<<2+opRaw)
 	from := len(f.recipe)
 	f.recipe = append(f.recipe, make([]byte, n)...)
 	k, err := io.ReadFull(f.br, f.recipe[from:])
