@@ -66,6 +66,9 @@ func (c recipeCache) get(l manifests.Layer) (r foundRecipe, ok bool) {
 		return r, false
 	}
 	path := c.path(l.Blob.Digest)
+	if st, err := os.Lstat(path); err != nil || !st.Mode().IsRegular() {
+		return r, false // a pipe would hang
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return r, false

@@ -48,7 +48,7 @@ type detective struct {
 	player player
 }
 
-// solve finds the recipe of a part.
+// solve finds the recipe of a part. Its error is ErrHopeless, if it has none.
 func (d *detective) solve(q *part) error {
 	q.result.cost = math.MaxInt
 	if q.from == q.to {
@@ -71,6 +71,9 @@ func (d *detective) solve(q *part) error {
 		if d.try(q, e.Spec, e.dense); q.result.cost <= enough {
 			break
 		}
+	}
+	if q.result.cost == math.MaxInt {
+		return ErrHopeless
 	}
 	return nil
 }
@@ -159,6 +162,9 @@ func (d *detective) rank(q *part) []entry {
 			ranking = ranking[:finalists]
 			worst = min(worst, ranking[finalists-1].cost-1)
 		}
+	}
+	if len(ranking) == 0 {
+		return nil
 	}
 	if dear := int64(ranking[0].cost) * int64(q.to-q.from) / rankContent; dear > q.bits/8/dearShare {
 		return ranking[:1]

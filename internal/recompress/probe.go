@@ -41,7 +41,9 @@ func Probe(head []byte) (Info, error) {
 	}
 	q.result = &verdict{}
 	var d detective
-	d.solve(q)
+	if err := d.solve(q); err != nil {
+		return Info{}, err
+	}
 	info := Info{Model: q.result.spec.Name, Stream: (q.bits + 7) / 8, Content: int64(q.to - q.from), Recipe: q.result.cost}
 	if (Options{}).costs(info.Recipe-smallCost, info.Stream) {
 		return info, ErrHopeless

@@ -126,7 +126,7 @@ func (s *sink) Write(b []byte) (int, error) {
 
 func restoreZstd(ctx context.Context, w io.Writer, content io.Reader, recipe []byte, size int64) error {
 	in := &source{ctx: ctx, r: content}
-	out := &limited{w: w, left: size}
+	out := &limited{ctx: ctx, w: w, left: size}
 	err := kpzstd.Restore(out, in, recipe)
 	switch {
 	case out.err != nil:
@@ -165,6 +165,7 @@ func (s *source) Read(b []byte) (int, error) {
 
 // limited writes no more than it may, and keeps the error.
 type limited struct {
+	ctx  context.Context
 	w    io.Writer
 	left int64
 	err  error
@@ -173,6 +174,9 @@ type limited struct {
 func (l *limited) Write(b []byte) (int, error) {
 	if l.left -= int64(len(b)); l.left < 0 {
 		l.err = errRecipe("stream is longer than it should be")
+		return 0, l.err
+	}
+	if l.err = l.ctx.Err(); l.err != nil {
 		return 0, l.err
 	}
 	n, err := l.w.Write(b)
