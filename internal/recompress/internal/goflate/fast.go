@@ -31,6 +31,8 @@ type fast struct {
 	stop    int  // of the literals that come next
 	after   bool // planned is where a match ends
 	size    int  // how far to plan the next time
+
+	said []deflate.Token // what Next returned
 }
 
 // blocks is where a model is that works block by block.
