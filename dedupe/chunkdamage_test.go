@@ -77,6 +77,9 @@ func places(raw []byte) func(at int) (name string, content bool) {
 // Whatever byte of the file changes is noticed, and where it is the content of
 // a blob, the blob is named.
 func TestEveryByteOfChunkBundleCounts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads a bundle as often as it has bytes")
+	}
 	f := validChunk()
 	raw := f.bytes()
 	where := places(raw)

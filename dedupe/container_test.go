@@ -136,6 +136,9 @@ func TestWhatIsNewerIsUnsupportedNotDamaged(t *testing.T) {
 
 // Whatever byte of the file changes, the container or the blob says so.
 func TestEveryByteCounts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads a bundle as often as it has bytes")
+	}
 	f := valid()
 	raw := f.bytes()
 	for at := range raw {

@@ -65,6 +65,9 @@ func TestStreamsComeBack(t *testing.T) {
 // Whatever byte of the file changes, nothing wrong is given, and where it is in
 // the recipes of streams, these are named.
 func TestEveryByteOfStreamBundleCounts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads a bundle as often as it has bytes")
+	}
 	f := validStreams(t)
 	raw := f.bytes()
 	where := places(raw)
