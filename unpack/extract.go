@@ -28,6 +28,7 @@ type extractor struct {
 	cache     *dirCache
 	lower     lowerView // nil: the layer is unpacked on its own
 	noXattrs  bool
+	ids       *IDs // for owners; its zero value leaves them
 	marks     bool // write whiteouts and opaque marks to disk, not to meta alone
 	budget    *budget
 	uid, gid  uint32 // that new files get
@@ -42,6 +43,7 @@ type extractor struct {
 	file      openFile
 	detached  []int // directories in use that the cache had to forget
 	removed   bool  // something was replaced
+	hollow    bool  // some directory was
 }
 
 func newExtractor(root int, budget *budget) *extractor {
@@ -49,7 +51,7 @@ func newExtractor(root int, budget *budget) *extractor {
 	return &extractor{
 		root: root, cache: newDirCache(budget.dirs), budget: budget,
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), alwaysMod: err == nil, marks: true,
-		meta: &layerMeta{}, dirs: map[string]*attrs{".": impliedAttrs()},
+		ids: &IDs{}, meta: &layerMeta{}, dirs: map[string]*attrs{".": impliedAttrs()},
 		opaque: pathSet{}, whiteouts: pathSet{}, devices: pathSet{}, led: pathSet{}, file: openFile{fd: -1},
 	}
 }
@@ -89,6 +91,7 @@ func (x *extractor) entry(e *layertar.Entry) error {
 	if err != nil {
 		return err
 	}
+	x.fill(d.path)
 	switch e.Kind {
 	case layertar.File:
 		return x.create(d, e)
@@ -150,7 +153,7 @@ func (x *extractor) imply(path string) error {
 		unix.Close(parent)
 		if err == nil {
 			x.dirs[dir] = impliedAttrs()
-			x.led[dir] = true
+			x.led[dir], x.hollow, x.dirs[dir].hollow = true, true, true
 		} else if err != unix.EEXIST {
 			return err
 		}
@@ -243,6 +246,7 @@ func (x *extractor) mkdir(e *layertar.Entry) error {
 	if err != nil {
 		return err
 	}
+	x.fill(d.path)
 	path := join(d.path, e.Base)
 	err = unix.Mkdirat(d.fd, e.Base, 0o700)
 	if err == unix.EEXIST {
@@ -339,6 +343,9 @@ func (x *extractor) settle() error {
 			delete(x.dirs, path)
 			delete(x.opaque, path)
 		}
+	}
+	if err := x.dropHollow(); err != nil {
+		return err
 	}
 	for path := range x.whiteouts {
 		if a, ok := x.dirs[path]; ok { // hidden below and made anew

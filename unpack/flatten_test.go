@@ -30,6 +30,7 @@ type modelNode struct {
 	body string
 	mode uint32
 	time int64
+	bare bool // a directory that only whiteouts led to
 }
 
 // skipCase is panicked with where the model takes no stand.
@@ -77,7 +78,7 @@ func (m *model) parent(path string, make bool) (*modelNode, []*modelNode) {
 		case n == nil && !make:
 			return nil, nil
 		case n == nil:
-			n = &modelNode{dir: map[string]*modelNode{}, mode: 0o755}
+			n = &modelNode{dir: map[string]*modelNode{}, mode: 0o755, bare: true}
 			stack, attach = append(stack, n), append(attach, func() { top.dir[part] = n })
 		case n.dir != nil:
 			stack, attach = append(stack, n), append(attach, func() {})
@@ -120,6 +121,13 @@ func (m *model) apply(files []fixtures.File) {
 	for _, f := range files {
 		m.entry(f)
 	}
+	for _, f := range files {
+		dir, base := splitName(f.Name)
+		parent := m.at(dir)
+		if name, ok := strings.CutPrefix(base, ".wh."); ok && parent != nil && parent.dir[name] != nil && parent.dir[name].bare {
+			delete(parent.dir, name)
+		}
+	}
 }
 
 // plainParents takes no stand on whiteouts that lead through symlinks.
@@ -147,6 +155,9 @@ func (m *model) entry(f fixtures.File) {
 	parent, stack := m.parent(dir, true)
 	if strings.HasPrefix(base, ".wh.") {
 		return
+	}
+	for _, n := range stack {
+		n.bare = false
 	}
 	old := parent.dir[base]
 	n := &modelNode{mode: uint32(f.Mode), time: f.ModTime.Unix(), body: f.Body}

@@ -121,6 +121,7 @@ func (x *extractor) lateLinks() error {
 			if err != nil {
 				return atEntry(e, err)
 			}
+			x.fill(d.path)
 			_, err = lstatAt(d.fd, e.Base)
 			if err := x.link(d, e, linkTry{again: true, last: last, taken: err == nil}); err != nil {
 				return atEntry(e, err)

@@ -140,6 +140,7 @@ type attrs struct {
 	time     unix.Timespec
 	xattrs   []layertar.Xattr
 	implied  bool
+	hollow   bool // implied by whiteouts alone
 }
 
 // impliedAttrs are those of an implied directory that no layer below has.
