@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -89,10 +90,8 @@ func (x *extractor) closeFile() (err error) {
 // fdAttrs sets what an entry says of an open file. The order matters: chown
 // clears set-id bits and capabilities, and everything moves the times.
 func (x *extractor) fdAttrs(fd int, e *layertar.Entry, chmod bool) error {
-	if x.owns(e.Name, e.UID, e.GID) {
-		if err := x.chowned(e.Name, e.UID, e.GID, unix.Fchown(fd, int(e.UID), int(e.GID))); err != nil {
-			return err
-		}
+	if err := x.own(e.Name, e.UID, e.GID, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
+		return err
 	}
 	if err := x.setXattrs(fd, e.Name, e.Xattrs); err != nil {
 		return err
@@ -107,11 +106,11 @@ func (x *extractor) fdAttrs(fd int, e *layertar.Entry, chmod bool) error {
 
 // leafAttrs sets owner and times of a symlink; it has no other attributes.
 func (x *extractor) leafAttrs(d *cachedDir, e *layertar.Entry) error {
-	if x.owns(e.Name, e.UID, e.GID) {
-		err := unix.Fchownat(d.fd, e.Base, int(e.UID), int(e.GID), unix.AT_SYMLINK_NOFOLLOW)
-		if err := x.chowned(e.Name, e.UID, e.GID, err); err != nil {
-			return err
-		}
+	err := x.own(e.Name, e.UID, e.GID, func(uid, gid int) error {
+		return unix.Fchownat(d.fd, e.Base, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
+	})
+	if err != nil {
+		return err
 	}
 	for _, a := range e.Xattrs {
 		x.meta.skip(layertar.NoteXattr, e.Name, "attribute "+quote.Clean(a.Name)+": the kernel keeps none for symlinks")
@@ -130,10 +129,8 @@ func (x *extractor) dirAttrs(fd int, path string, a *attrs) error {
 }
 
 func (x *extractor) setDirAttrs(fd int, path string, a *attrs) error {
-	if x.owns(path, a.uid, a.gid) {
-		if err := x.chowned(path, a.uid, a.gid, unix.Fchown(fd, int(a.uid), int(a.gid))); err != nil {
-			return err
-		}
+	if err := x.own(path, a.uid, a.gid, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
+		return err
 	}
 	if err := x.setXattrs(fd, path, a.xattrs); err != nil { // while the mode still allows it
 		return err
@@ -144,14 +141,25 @@ func (x *extractor) setDirAttrs(fd int, path string, a *attrs) error {
 	return setTimes(fd, a.time)
 }
 
-// owns reports whether an owner has to be set and may be; one that may not is
-// recorded. To an ordinary user 0:0 is the caller's own place in an image.
-func (x *extractor) owns(path string, uid, gid uint32) bool {
-	if x.uid == 0 {
-		return uid != x.uid || gid != x.gid
+// own gives something its owner, where that has to be set and may be; one that
+// may not is recorded. To an ordinary user 0:0 is the caller's own place in an
+// image, and root of a user namespace has only the owners that are mapped into
+// it.
+func (x *extractor) own(path string, uid, gid uint32, chown func(uid, gid int) error) error {
+	if x.uid != 0 {
+		x.squash(path, uid, gid)
+		return nil
 	}
-	x.squash(path, uid, gid)
-	return false
+	u, g, err := x.ids.outside(uid, gid)
+	if err != nil || u == x.uid && g == x.gid {
+		return err
+	}
+	err = chown(int(u), int(g))
+	if (err == unix.EINVAL || err == unix.EPERM) && x.ids.isZero() {
+		x.squash(path, uid, gid)
+		return nil
+	}
+	return err
 }
 
 func (x *extractor) squash(path string, uid, gid uint32) {
@@ -164,16 +172,6 @@ func (x *extractor) squash(path string, uid, gid uint32) {
 	x.meta.Owners[rawPath(path)] = owner(uid, gid)
 }
 
-// chowned judges the result of a chown: root of a user namespace has only the
-// owners that are mapped into it.
-func (x *extractor) chowned(path string, uid, gid uint32, err error) error {
-	if err == unix.EINVAL || err == unix.EPERM {
-		x.squash(path, uid, gid)
-		return nil
-	}
-	return err
-}
-
 // setXattrs sets attributes; what the file system or the caller's rights do
 // not allow is skipped and reported.
 func (x *extractor) setXattrs(fd int, path string, list []layertar.Xattr) error {
@@ -181,7 +179,7 @@ func (x *extractor) setXattrs(fd int, path string, list []layertar.Xattr) error 
 		return nil
 	}
 	for _, a := range list {
-		err := unix.Fsetxattr(fd, a.Name, []byte(a.Value), 0)
+		err := unix.Fsetxattr(fd, a.Name, x.xattrValue(a), 0)
 		why := ""
 		switch err {
 		case nil:
@@ -205,6 +203,21 @@ func (x *extractor) setXattrs(fd int, path string, list []layertar.Xattr) error 
 		x.meta.skip(layertar.NoteXattr, path, "attribute "+quote.Clean(a.Name)+": "+why)
 	}
 	return nil
+}
+
+// xattrValue is what is written for an attribute. Under a map, capabilities of
+// a file are those of its root: the kernel heeds the others in no user
+// namespace but the first (capabilities(7), "File capability extended attribute
+// versioning").
+func (x *extractor) xattrValue(a layertar.Xattr) []byte {
+	const revision, revisionMask, size2 = 0x02000000, 0xff000000, 20
+	value := []byte(a.Value)
+	if x.ids.isZero() || a.Name != "security.capability" || len(value) != size2 || binary.LittleEndian.Uint32(value)&revisionMask != revision {
+		return value
+	}
+	root, _ := mapped(x.ids.UIDs, 0)
+	binary.LittleEndian.PutUint32(value, binary.LittleEndian.Uint32(value)+0x01000000)
+	return binary.LittleEndian.AppendUint32(value, root)
 }
 
 // noMarks explains why a layer cannot be kept as overlay file systems want it.

@@ -129,7 +129,7 @@ func (c *composer) image(s *stack) (*staged, error) {
 	if err := os.Mkdir(st.dir, 0o700); err != nil {
 		return nil, err
 	}
-	top := &attrs{mode: 0o755, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+	top := c.ownerless()
 	if f, err := s.find("."); err != nil {
 		return nil, err
 	} else if from := s.attrsFrom(".", f); from >= 0 {
@@ -230,12 +230,22 @@ func (c *composer) fixes(s *stack) (map[string]*attrs, error) {
 			return nil, err
 		}
 		if from := s.attrsFrom(path, f); from < 0 {
-			need[path] = &attrs{mode: 0o755}
+			need[path] = c.ownerless()
 		} else if need[path], err = s.attrsOf(path, from); err != nil {
 			return nil, err
 		}
 	}
 	return need, nil
+}
+
+// ownerless are the attributes, as they are on disk, of a directory that no
+// layer has an entry for.
+func (c *composer) ownerless() *attrs {
+	a := &attrs{mode: 0o755, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+	if a.uid == 0 {
+		a.uid, a.gid, _ = c.options.IDs.outside(0, 0) // check has seen that root is mapped
+	}
+	return a
 }
 
 // attrsOf reads the attributes of a layer's directory.

@@ -40,7 +40,7 @@ func (j *job) run(ctx context.Context, dir string) (*layerMeta, map[string]*attr
 	defer unix.Close(root)
 	x := newExtractor(root, j.budget)
 	defer x.close()
-	x.lower, x.marks, x.noXattrs = j.lower, j.marks, j.options.NoXattrs
+	x.lower, x.marks, x.noXattrs, x.ids = j.lower, j.marks, j.options.NoXattrs, &j.options.IDs
 	x.meta.DiffIDs = []digest.Digest{layer.DiffID}
 
 	in, err := j.open(ctx, layer)

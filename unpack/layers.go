@@ -20,6 +20,9 @@ import (
 // dir must not exist or be an empty directory (otherwise a
 // *manifests.ConflictError), and appears only when complete.
 func WriteLayers(ctx context.Context, src manifests.Fetcher, img *manifests.Image, dir string, o Options) (_ *Rootfs, _ *Result, err error) {
+	if err := o.IDs.check(); err != nil {
+		return nil, nil, err
+	}
 	out, err := createOutput(dir)
 	if err != nil {
 		return nil, nil, err

@@ -19,6 +19,9 @@ import (
 // directory (otherwise a *manifests.ConflictError), and appears only when
 // complete.
 func WriteRootfs(ctx context.Context, src manifests.Fetcher, img *manifests.Image, dir string, o Options) (_ *Result, err error) {
+	if err := o.IDs.check(); err != nil {
+		return nil, err
+	}
 	out, err := createOutput(dir)
 	if err != nil {
 		return nil, err
@@ -192,7 +195,7 @@ func (f *flattener) finish() error {
 	defer unix.Close(root)
 	x := newExtractor(root, f.out.budget)
 	defer x.close()
-	x.noXattrs = f.options.NoXattrs
+	x.noXattrs, x.ids = f.options.NoXattrs, &f.options.IDs
 	if err := applyDirs(root, f.dirs, x.dirAttrs); err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func imageKey(img *manifests.Image) digest.Digest {
 // them all. What is wrong with a layer is a *manifests.ContentError that names
 // it. After any error the store is as it was.
 func (s *LayerStore) Unpack(ctx context.Context, src manifests.Fetcher, img *manifests.Image, o Options) (*Rootfs, *Result, error) {
-	o.NoXattrs = false
+	o.NoXattrs, o.IDs = false, IDs{}
 	return s.unpack(ctx, src, img, o)
 }
 

@@ -17,6 +17,10 @@ type Options struct {
 	// NoXattrs leaves out all extended attributes. It has no effect on a
 	// LayerStore, whose layers are shared.
 	NoXattrs bool
+	// IDs maps owners, for root; an owner it does not have is an
+	// *UnmappedError. It has no effect on a LayerStore, whose layers are
+	// shared.
+	IDs IDs
 }
 
 func (o Options) jobs() int {
