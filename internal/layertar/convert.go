@@ -58,7 +58,7 @@ func setKind(e *Entry, h *tar.Header) (err error) {
 	case tar.TypeFifo:
 		e.Kind = Fifo
 	case tar.TypeChar, tar.TypeBlock:
-		e.Kind, e.Major, e.Minor = Device, h.Devmajor, h.Devminor
+		e.Kind, e.Major, e.Minor, e.Block = Device, h.Devmajor, h.Devminor, h.Typeflag == tar.TypeBlock
 		if h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0 {
 			return bad(Malformed, "character device 0:0, which is an overlay file system's own whiteout")
 		}

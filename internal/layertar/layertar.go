@@ -62,6 +62,7 @@ type Entry struct {
 	Sparse   bool    // a File stored with holes
 	Major    int64   // of a Device
 	Minor    int64   // of a Device
+	Block    bool    // a block Device
 	Xattrs   []Xattr // those a layer may set, sorted by name
 	Notes    []Note
 }
