@@ -68,6 +68,7 @@ var allowed = map[string]struct{ ours, theirs []string }{
 		ours:   []string{"internal/gunzip", "internal/recompress"},
 		theirs: []string{"github.com/klauspost/compress", "github.com/klauspost/pgzip"},
 	},
+	"internal/subid": {theirs: []string{"golang.org/x/sys", "github.com/moby/sys/user"}},
 	"internal/codec": {ours: []string{"internal/gunzip"}, theirs: []string{"github.com/klauspost/compress", "github.com/klauspost/pgzip"}},
 	"internal": {
 		theirs: []string{"golang.org/x/sys", "golang.org/x/sync", "github.com/klauspost/compress", "github.com/klauspost/pgzip"},
