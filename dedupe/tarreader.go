@@ -87,13 +87,13 @@ func (t *tarReader) subject() string { return "layer " + string(t.layer.Blob.Dig
 
 // maxTar bounds the tar of a compressed layer.
 func maxTar(l manifests.Layer) int64 {
-	return min(max(layertar.RatioFree, layertar.MaxRatio*l.Blob.Size), maxBlobSize)
+	return min(max(layertar.RatioFree, layertar.DefaultRatio*l.Blob.Size), maxBlobSize)
 }
 
 // tooLarge makes the error for a tar beyond that.
 func tooLarge(l manifests.Layer) func() error {
 	return func() error {
-		return manifests.Bad(manifests.KindLimit, "layer "+string(l.Blob.Digest), "its tar is more than %d times as large as its blob", layertar.MaxRatio)
+		return manifests.Bad(manifests.KindLimit, "layer "+string(l.Blob.Digest), "its tar is more than %d times as large as its blob", layertar.DefaultRatio)
 	}
 }
 

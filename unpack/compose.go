@@ -268,7 +268,7 @@ func (s *stack) attrsOf(path string, layer int) (*attrs, error) {
 }
 
 func readXattrs(fd int) (out []layertar.Xattr, err error) {
-	list := make([]byte, layertar.MaxXattrs*(layertar.MaxXattrName+1))
+	list := make([]byte, layertar.MaxXattrList)
 	n, err := unix.Flistxattr(fd, list)
 	if err == unix.EOPNOTSUPP {
 		return nil, nil

@@ -245,8 +245,11 @@ func (j *job) fail(layer manifests.Layer, err error) error {
 		return &manifests.ContentError{Kind: manifests.Kind(tarErr.Kind), Subject: subject, Err: tarErr.Err}
 	case errors.As(err, &format):
 		kind := manifests.KindMalformed
-		if errors.Is(err, io.ErrUnexpectedEOF) {
+		switch {
+		case errors.Is(err, io.ErrUnexpectedEOF):
 			kind = manifests.KindTruncated
+		case errors.Is(err, codec.ErrWindow):
+			kind = manifests.KindLimit
 		}
 		return &manifests.ContentError{Kind: kind, Subject: subject, Err: err}
 	}
@@ -277,7 +280,7 @@ func (j *job) open(ctx context.Context, layer manifests.Layer) (_ *layerStream, 
 		return nil, err
 	}
 	counted := j.progress.WatchLayer(blob, layer.Blob)
-	tar, err = codec.NewReader(counted, codec.Format(layer.Compression))
+	tar, err = codec.NewReaderWindow(counted, codec.Format(layer.Compression), j.options.Window)
 	if err != nil {
 		s := newLayerStream(counted, nil, nil, cancel)
 		defer s.close()

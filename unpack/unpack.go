@@ -14,6 +14,7 @@ type Options struct {
 	Jobs     int                // layers unpacked at once; 0 means GOMAXPROCS. Each takes some 8 MiB of memory.
 	Progress manifests.Progress // told of the bytes of layer blobs that are read
 	Limits   layertar.Limits    // of each layer; Compressed is set for each
+	Window   int64              // bytes a zstd layer's window may take; 0 means codec.DefaultWindow
 	// NoXattrs leaves out all extended attributes. It has no effect on a
 	// LayerStore, whose layers are shared.
 	NoXattrs bool

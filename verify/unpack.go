@@ -28,8 +28,11 @@ func (b *blob) unpack(in *meter) error {
 	switch {
 	case errors.As(err, &format):
 		kind := manifests.KindMalformed
-		if errors.Is(err, io.ErrUnexpectedEOF) {
+		switch {
+		case errors.Is(err, io.ErrUnexpectedEOF):
 			kind = manifests.KindTruncated
+		case errors.Is(err, codec.ErrWindow):
+			kind = manifests.KindLimit
 		}
 		b.add(CheckLayers, kind, "%s", clean(format.Error()))
 	case err != nil:
@@ -84,7 +87,7 @@ func (w *inside) read(br *bufio.Reader, b *blob) error {
 	}
 	if errors.As(err, &w.fault) {
 		// A tar that is wrong at its start may still be a bomb.
-		most := max(b.desc.Size*layertar.MaxRatio, 1<<30)
+		most := max(b.desc.Size*layertar.DefaultRatio, 1<<30)
 		_, err = io.Copy(io.Discard, io.LimitReader(tee, most-t.Pos()))
 		if err == nil {
 			_, err = io.ReadFull(r, make([]byte, 1))

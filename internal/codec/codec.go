@@ -23,9 +23,17 @@ const (
 	Zstd Format = "zstd"
 )
 
-// maxWindow bounds the memory a zstd frame may ask for, in bytes: what
+// DefaultWindow bounds the memory a zstd frame may ask for, in bytes: what
 // `zstd --long=27`, the largest that decoders accept unasked, writes.
-const maxWindow = 128 << 20
+const DefaultWindow = 128 << 20
+
+// MaxWindow is the largest window that NewReaderWindow can allow: what
+// `zstd --ultra --long=31` writes.
+const MaxWindow = 2 << 30
+
+// ErrWindow is in the *FormatError of a zstd frame that asks for more memory
+// than it may.
+var ErrWindow = errors.New("it asks for a larger window than is allowed")
 
 // SniffLen is how many bytes Sniff looks at.
 const SniffLen = 4
@@ -65,6 +73,15 @@ func (e *FormatError) Unwrap() error { return e.Err }
 // caller, but r is read only while Read is called. The reader must be closed,
 // which frees it and does not close r. Format None is r itself.
 func NewReader(r io.Reader, format Format) (io.ReadCloser, error) {
+	return NewReaderWindow(r, format, 0)
+}
+
+// NewReaderWindow is NewReader with another bound than DefaultWindow, in bytes,
+// on what memory a zstd stream may ask for; 0 is that default.
+func NewReaderWindow(r io.Reader, format Format, window int64) (io.ReadCloser, error) {
+	if window <= 0 {
+		window = DefaultWindow
+	}
 	src := &source{r: r}
 	switch format {
 	case None:
@@ -73,7 +90,7 @@ func NewReader(r io.Reader, format Format) (io.ReadCloser, error) {
 		z := gunzip.NewReader(src, gunzip.Options{})
 		return &reader{src: src, format: Gzip, r: z, close: func() { z.Close() }}, nil
 	case Zstd:
-		z, err := zstd.NewReader(src, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
+		z, err := zstd.NewReader(src, zstd.WithDecoderMaxWindow(uint64(min(max(window, zstd.MinWindowSize), MaxWindow))), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			return nil, src.blame(Zstd, err)
 		}
@@ -109,6 +126,8 @@ func (s *source) blame(format Format, err error) error {
 		return err
 	case err == io.EOF:
 		err = io.ErrUnexpectedEOF
+	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		err = ErrWindow // of a frame in one segment, that is its size
 	}
 	return &FormatError{format, err}
 }

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 var formats = []Format{Gzip, Zstd}
@@ -332,7 +330,7 @@ func TestZstdWindow(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		_, err := decompress(bytes.NewReader(z), Zstd)
 		runtime.ReadMemStats(&after)
-		if !errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		if !errors.Is(err, ErrWindow) {
 			t.Errorf("% x: %v", z, err)
 		}
 		if got := after.TotalAlloc - before.TotalAlloc; got > 16<<20 {
@@ -341,8 +339,18 @@ func TestZstdWindow(t *testing.T) {
 	}
 	// A single segment's window is its size, which it can claim freely.
 	huge := []byte{0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0}
-	if _, err := decompress(bytes.NewReader(huge), Zstd); err == nil {
-		t.Error("single segment of a TiB: no error")
+	if _, err := decompress(bytes.NewReader(huge), Zstd); !errors.Is(err, ErrWindow) {
+		t.Errorf("single segment of a TiB: %v", err)
+	}
+	for window, taken := range map[int64]bool{0: true, 64 << 20: false, 128 << 20: true, 1: false, 1 << 50: true} {
+		r, err := NewReaderWindow(bytes.NewReader(frame(17, 0)), Zstd, window)
+		if err == nil {
+			_, err = io.ReadAll(r)
+			r.Close()
+		}
+		if errors.Is(err, ErrWindow) == taken {
+			t.Errorf("allowed %d: %v", window, err)
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ func convert(h *tar.Header, src *source) (*Entry, error) {
 		e.ignore(NoteGlobal, "a PAX global header; it applies to nothing here")
 		return e, nil
 	}
-	name, err := clean(h.Name)
+	name, err := clean(h.Name, src.lim.Depth)
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +29,7 @@ func convert(h *tar.Header, src *source) (*Entry, error) {
 	if err := hides(e); err != nil || e.Kind != 0 {
 		return e, err
 	}
-	if err := setKind(e, h); err != nil {
+	if err := setKind(e, h, src.lim.Depth); err != nil {
 		return nil, err
 	}
 	if h.Uid < 0 || h.Gid < 0 || int64(h.Uid) >= maxID || int64(h.Gid) >= maxID {
@@ -37,10 +37,10 @@ func convert(h *tar.Header, src *source) (*Entry, error) {
 	}
 	e.UID, e.GID = uint32(h.Uid), uint32(h.Gid)
 	clampTime(e, h.ModTime)
-	return e, setXattrs(e, h)
+	return e, setXattrs(e, h, src.lim.Xattrs)
 }
 
-func setKind(e *Entry, h *tar.Header) (err error) {
+func setKind(e *Entry, h *tar.Header, maxDepth int64) (err error) {
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		e.Kind, e.Size = File, h.Size
@@ -54,7 +54,7 @@ func setKind(e *Entry, h *tar.Header) (err error) {
 		err = checkSymlink(h.Linkname)
 	case tar.TypeLink:
 		e.Kind = Hardlink
-		e.Linkname, err = linkTarget(h.Linkname)
+		e.Linkname, err = linkTarget(h.Linkname, maxDepth)
 	case tar.TypeFifo:
 		e.Kind = Fifo
 	case tar.TypeChar, tar.TypeBlock:
@@ -129,11 +129,11 @@ func oneReading(h *tar.Header, src *source) error {
 	return nil
 }
 
-func setXattrs(e *Entry, h *tar.Header) error {
+func setXattrs(e *Entry, h *tar.Header, most int64) error {
 	if len(h.PAXRecords) == 0 {
 		return nil
 	}
-	n := 0
+	n := int64(0)
 	for _, k := range slices.Sorted(maps.Keys(h.PAXRecords)) {
 		name, ok := strings.CutPrefix(k, paxXattr)
 		if !ok {
@@ -142,8 +142,8 @@ func setXattrs(e *Entry, h *tar.Header) error {
 			}
 			continue
 		}
-		if n++; n > MaxXattrs {
-			return bad(Limit, "more than %d extended attributes", MaxXattrs)
+		if n++; n > most {
+			return past(LimitXattrs, "more than %d extended attributes", most)
 		}
 		if note := foreign(name); note != "" {
 			e.note(note, "extended attribute %+.200q", name)

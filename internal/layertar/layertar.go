@@ -111,40 +111,18 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Limits bound one layer. The zero value of each field stands for the constant
-// named after it.
-type Limits struct {
-	Entries int64 // DefaultEntries
-	// Size bounds the tar in bytes, and the sizes of sparse files together:
-	// DefaultSize.
-	Size int64
-	// Compressed is the size of the blob the tar comes out of, if it is known:
-	// a tar more than MaxRatio times as large is then refused.
-	Compressed int64
-}
-
-// The defaults of Limits.
-const (
-	DefaultEntries = 5_000_000 // a hundred times the largest layers met
-	DefaultSize    = 64 << 30
-)
-
 // Bounds that no caller needs to move.
 const (
-	MaxPath       = 4096    // bytes of a name; PATH_MAX
-	MaxComponent  = 255     // bytes of one component; NAME_MAX
-	MaxDepth      = 1000    // components of a name
-	MaxLink       = 4095    // bytes of a symlink's target that the kernel stores
-	MaxDuplicates = 1000    // entries that replace an earlier one: each may cost the removal of a tree
-	MaxXattrs     = 128     // attributes of one entry
-	MaxXattrName  = 255     // XATTR_NAME_MAX
-	MaxXattrValue = 1 << 16 // XATTR_SIZE_MAX
-	MaxTail       = 1 << 20 // bytes after the end, unless all are NUL: they are hashed and never seen
-	MaxRatio      = 1000    // deflate reaches 1032 on nothing but zeros …
-	RatioFree     = 1 << 30 // … which is harmless up to here
-	maxSparse     = 100     // a sparse file's size over what is stored of it …
-	sparseFree    = 64 << 20
-	sparseEarly   = 16 << 30 // … looked at before its end once this much has been given
+	MaxPath       = 4096     // bytes of a name; PATH_MAX
+	MaxComponent  = 255      // bytes of one component; NAME_MAX
+	MaxLink       = 4095     // bytes of a symlink's target that the kernel stores
+	MaxXattrName  = 255      // XATTR_NAME_MAX
+	MaxXattrValue = 1 << 16  // XATTR_SIZE_MAX
+	MaxXattrList  = 1 << 16  // XATTR_LIST_MAX
+	MaxTail       = 1 << 20  // bytes after the end, unless all are NUL: they are hashed and never seen
+	RatioFree     = 1 << 30  // a tar up to here is harmless, whatever its compressed form
+	sparseFree    = 64 << 20 // of a sparse file's size is free of its limit …
+	sparseEarly   = 16 << 30 // … which is looked at before its end once this much has been given
 	minTime       = -1 << 31 // 1901: what file systems with 32-bit times hold
 	maxTime       = 1 << 33  // 2242
 	maxID         = 1<<32 - 1

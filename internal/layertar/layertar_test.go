@@ -157,6 +157,14 @@ func TestLimitsAtAndPast(t *testing.T) {
 	for i := range dirs {
 		dirs[i].Name = "d/"
 	}
+	attrs := func(n int) []byte {
+		f := fixtures.File{Name: "f", Xattrs: map[string]string{}}
+		for i := range n {
+			f.Xattrs[fmt.Sprint("user.", i)] = "v"
+		}
+		return fixtures.Tar(f)
+	}
+	sparse := fixtures.RawTar(fixtures.GNUSparse("s", 256<<20, strings.Repeat("x", 512), [2]int64{0, 512}))
 	for _, c := range []struct {
 		what string
 		raw  []byte
@@ -167,11 +175,19 @@ func TestLimitsAtAndPast(t *testing.T) {
 		{"entries past", files(6), Limits{Entries: 5}, Limit},
 		{"size at", files(2), Limits{Size: 2048}, ""},
 		{"size past", files(2), Limits{Size: 2047}, Limit},
-		{"duplicates at", same(MaxDuplicates + 1), Limits{}, ""},
-		{"duplicates past", same(MaxDuplicates + 2), Limits{}, Limit},
+		{"depth of the caller's at", deep(3), Limits{Depth: 3}, ""},
+		{"depth of the caller's past", deep(4), Limits{Depth: 3}, Limit},
+		{"deeper than usual", deep(DefaultDepth + 1), Limits{Depth: 2000}, ""},
+		{"duplicates of the caller's past", same(4), Limits{Duplicates: 2}, Limit},
+		{"xattrs at", attrs(2), Limits{Xattrs: 2}, ""},
+		{"xattrs past", attrs(3), Limits{Xattrs: 2}, Limit},
+		{"sparse past", sparse, Limits{}, Limit},
+		{"sparse of the caller's", sparse, Limits{Sparse: 1 << 20}, ""},
+		{"duplicates at", same(DefaultDuplicates + 1), Limits{}, ""},
+		{"duplicates past", same(DefaultDuplicates + 2), Limits{}, Limit},
 		{"directories again", fixtures.Tar(dirs...), Limits{}, ""},
-		{"depth at", deep(MaxDepth), Limits{}, ""},
-		{"depth past", deep(MaxDepth + 1), Limits{}, Limit},
+		{"depth at", deep(DefaultDepth), Limits{}, ""},
+		{"depth past", deep(DefaultDepth + 1), Limits{}, Limit},
 		{"path at", long(MaxPath), Limits{}, ""},
 		{"path past", long(MaxPath + 1), Limits{}, Limit},
 		{"tail at", tail(MaxTail), Limits{}, ""},
@@ -180,6 +196,22 @@ func TestLimitsAtAndPast(t *testing.T) {
 		if _, _, _, err := list(bytes.NewReader(c.raw), c.lim); kindOf(err) != c.want || (err != nil) != (c.want != "") {
 			t.Errorf("%s: %v, want kind %q", c.what, err, c.want)
 		}
+	}
+}
+
+func TestLimitsAreNamed(t *testing.T) {
+	layer := fixtures.Tar(fixtures.File{Name: "a/b/"}, fixtures.File{Name: "f", Xattrs: map[string]string{"user.a": "1", "user.b": "2"}},
+		fixtures.File{Name: "g"}, fixtures.File{Name: "g"}, fixtures.File{Name: "g"})
+	for want, lim := range map[string]Limits{
+		LimitSize: {Size: 512}, LimitEntries: {Entries: 1}, LimitDepth: {Depth: 1}, LimitXattrs: {Xattrs: 1}, LimitDuplicates: {Duplicates: 1}, "": {},
+	} {
+		if _, _, _, err := list(bytes.NewReader(layer), lim); LimitPassed(err) != want {
+			t.Errorf("%v is of limit %q, want %q", err, LimitPassed(err), want)
+		}
+	}
+	link := fixtures.Tar(fixtures.File{Name: "h", Type: '1', Link: "a/b/c"})
+	if _, _, _, err := list(bytes.NewReader(link), Limits{Depth: 2}); LimitPassed(err) != LimitDepth {
+		t.Error(err)
 	}
 }
 

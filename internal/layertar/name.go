@@ -7,28 +7,31 @@ import (
 
 // fault is a refusal that does not know its entry yet.
 type fault struct {
-	kind string
-	text string
+	kind  string
+	text  string
+	limit string // NAME of the limit that is passed, if it can be moved
 }
 
 func (f *fault) Error() string { return f.text }
 
-func bad(kind, format string, args ...any) error { return &fault{kind, fmt.Sprintf(format, args...)} }
+func bad(kind, format string, args ...any) error {
+	return &fault{kind: kind, text: fmt.Sprintf(format, args...)}
+}
 
 // Clean makes a name of an entry relative and drops what means nothing: a
 // leading slash, empty components, ".". A name with a ".." component is
 // refused: no builder writes it, and tools differ over it. The error is an
 // *Error.
 func Clean(name string) (string, error) {
-	cleaned, err := clean(name)
+	cleaned, err := clean(name, DefaultDepth)
 	return cleaned, atEntry(name, err)
 }
 
-func clean(name string) (string, error) {
-	if err := checkRaw(name); err != nil {
+func clean(name string, maxDepth int64) (string, error) {
+	if err := checkRaw(name, maxDepth); err != nil {
 		return "", err
 	}
-	plain, depth := true, 0
+	plain, depth := true, int64(0)
 	for rest, more := strings.TrimSuffix(name, "/"), true; more; {
 		var part string
 		part, rest, more = strings.Cut(rest, "/")
@@ -44,8 +47,8 @@ func clean(name string) (string, error) {
 		}
 	}
 	switch {
-	case depth > MaxDepth:
-		return "", bad(Limit, "more than %d components", MaxDepth)
+	case depth > maxDepth:
+		return "", past(LimitDepth, "more than %d components", maxDepth)
 	case depth == 0:
 		return ".", nil
 	case plain:
@@ -61,7 +64,7 @@ func clean(name string) (string, error) {
 	return strings.Join(kept, "/"), nil
 }
 
-func checkRaw(name string) error {
+func checkRaw(name string, maxDepth int64) error {
 	switch {
 	case name == "":
 		return bad(Malformed, "it has no name")
@@ -69,8 +72,8 @@ func checkRaw(name string) error {
 		return bad(Malformed, "its name is nothing but newlines")
 	case strings.IndexByte(name, 0) >= 0:
 		return bad(Malformed, "its name holds a NUL")
-	case len(name) > MaxPath && strings.Count(name, "/") > MaxDepth:
-		return bad(Limit, "more than %d components", MaxDepth)
+	case len(name) > MaxPath && int64(strings.Count(name, "/")) > maxDepth:
+		return bad(Limit, "more than %d components", maxDepth)
 	case len(name) > MaxPath:
 		return bad(Limit, "its name is longer than %d bytes", MaxPath)
 	}
@@ -140,14 +143,14 @@ func (e *Entry) note(kind, format string, args ...any) {
 }
 
 // linkTarget cleans the target of a hard link, which is a name of the tree.
-func linkTarget(target string) (string, error) {
+func linkTarget(target string, maxDepth int64) (string, error) {
 	if target == "" {
 		return "", bad(Malformed, "a hard link to nothing")
 	}
-	cleaned, err := clean(target)
+	cleaned, err := clean(target, maxDepth)
 	if err != nil {
 		f := err.(*fault)
-		return "", bad(f.kind, "a hard link to %+.200q: %s", target, f.text)
+		return "", &fault{f.kind, fmt.Sprintf("a hard link to %+.200q: %s", target, f.text), f.limit}
 	}
 	probe := Entry{Name: cleaned}
 	probe.Parent, probe.Base = split(cleaned)

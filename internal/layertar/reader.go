@@ -21,7 +21,7 @@ type Reader struct {
 	sparse  int64           // sum of the sizes of files with holes
 	seen    map[uint64]bool // hash of every name so far → it was a directory
 	seed    maphash.Seed
-	dups    int
+	dups    int64
 	notes   []Note
 	err     error // sticky
 	scratch []byte
@@ -29,12 +29,7 @@ type Reader struct {
 
 // NewReader returns a Reader of the uncompressed tar r.
 func NewReader(r io.Reader, lim Limits) *Reader {
-	if lim.Entries <= 0 {
-		lim.Entries = DefaultEntries
-	}
-	if lim.Size <= 0 {
-		lim.Size = DefaultSize
-	}
+	lim = lim.filled()
 	src := &source{r: bufio.NewReaderSize(r, 64<<10), lim: lim}
 	return &Reader{src: src, tr: tar.NewReader(src), lim: lim, seen: map[uint64]bool{}, seed: maphash.MakeSeed()}
 }
@@ -97,7 +92,7 @@ func (r *Reader) skip() error {
 
 func (r *Reader) entry(h *tar.Header) (*Entry, error) {
 	if r.entries++; r.entries > r.lim.Entries {
-		return nil, atEntry(h.Name, bad(Limit, "more than %d entries", r.lim.Entries))
+		return nil, atEntry(h.Name, past(LimitEntries, "more than %d entries", r.lim.Entries))
 	}
 	e, err := convert(h, r.src)
 	if err == nil {
@@ -114,7 +109,7 @@ func (r *Reader) entry(h *tar.Header) (*Entry, error) {
 func (r *Reader) count(e *Entry) error {
 	if e.Sparse { // what has no holes is bounded by the tar's own size
 		if e.Size > r.lim.Size-r.sparse {
-			return bad(Limit, "sparse files of more than %d bytes", r.lim.Size)
+			return past(LimitSize, "sparse files of more than %d bytes", r.lim.Size)
 		}
 		r.sparse += e.Size
 	}
@@ -127,8 +122,8 @@ func (r *Reader) count(e *Entry) error {
 	// Layers put together from several tars list their directories over and
 	// over; that costs nothing.
 	if again && !(wasDir && e.Kind == Dir) {
-		if r.dups++; r.dups > MaxDuplicates {
-			return bad(Limit, "more than %d entries replace earlier ones", MaxDuplicates)
+		if r.dups++; r.dups > r.lim.Duplicates {
+			return past(LimitDuplicates, "more than %d entries replace earlier ones", r.lim.Duplicates)
 		}
 	}
 	return nil
@@ -137,13 +132,13 @@ func (r *Reader) count(e *Entry) error {
 // checkSparse looks at the sparse file just passed.
 func (r *Reader) checkSparse() error {
 	if e := r.cur; e != nil && e.Sparse && r.overSparse(e.Size) {
-		return atEntry(e.Name, bad(Limit, "its size of %d bytes is more than %d times what is stored of it", e.Size, maxSparse))
+		return atEntry(e.Name, past(LimitSparse, "its size of %d bytes is more than %d times what is stored of it", e.Size, r.lim.Sparse))
 	}
 	return nil
 }
 
 func (r *Reader) overSparse(size int64) bool {
-	return size > sparseFree && (size-sparseFree)/maxSparse > r.src.pos-r.start
+	return size > sparseFree && (size-sparseFree)/r.lim.Sparse > r.src.pos-r.start
 }
 
 // Read reads the content of the current File, holes as zeros; of any other
@@ -162,7 +157,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 		return n, r.err
 	}
 	if r.cur.Sparse && r.given > sparseEarly && r.overSparse(r.given) {
-		r.err = atEntry(r.cur.Name, bad(Limit, "it is more than %d times what is stored of it", maxSparse))
+		r.err = atEntry(r.cur.Name, past(LimitSparse, "it is more than %d times what is stored of it", r.lim.Sparse))
 		return n, r.err
 	}
 	return n, err

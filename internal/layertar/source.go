@@ -50,10 +50,10 @@ func (s *source) keep(p []byte) {
 
 func (s *source) bounds() error {
 	if s.pos > s.lim.Size {
-		return &Error{Kind: Limit, Err: errors.New("the tar is larger than " + strconv.FormatInt(s.lim.Size, 10) + " bytes")}
+		return &Error{Kind: Limit, Err: past(LimitSize, "the tar is larger than %d bytes", s.lim.Size)}
 	}
-	if s.lim.Compressed > 0 && s.pos > RatioFree && s.pos/MaxRatio > s.lim.Compressed {
-		return &Error{Kind: Limit, Err: errors.New("the tar is more than " + strconv.Itoa(MaxRatio) + " times as large as its compressed form")}
+	if s.lim.Compressed > 0 && s.pos > RatioFree && s.pos/s.lim.Ratio > s.lim.Compressed {
+		return &Error{Kind: Limit, Err: past(LimitRatio, "the tar is more than %d times as large as its compressed form", s.lim.Ratio)}
 	}
 	return nil
 }
