@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/imgpack/imgpack/internal/subid"
 	"github.com/imgpack/imgpack/sandbox"
 )
 
@@ -25,6 +26,7 @@ type app struct {
 	lookupEnv func(string) (string, bool)
 	now       func() time.Time
 	signals   *signals
+	namespace *subid.Namespace // nil where the process is as it was started
 	g         globals
 
 	inTerminal, outTerminal, errTerminal bool
@@ -32,7 +34,7 @@ type app struct {
 }
 
 func newApp(s stdio, lookupEnv func(string) (string, bool), now func() time.Time) *app {
-	a := &app{stdio: s, lookupEnv: lookupEnv, now: now}
+	a := &app{stdio: s, lookupEnv: lookupEnv, now: now, namespace: namespace}
 	a.inTerminal, _ = terminal(s.In)
 	a.outTerminal, a.width = terminal(s.Out)
 	a.errTerminal, _ = terminal(s.Err)

@@ -2,12 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/imgpack/imgpack/archive"
-	"github.com/imgpack/imgpack/unpack"
+	"github.com/imgpack/imgpack/internal/quote"
 )
 
 type gcOptions struct{ dryRun bool }
@@ -49,15 +50,25 @@ func (o *gcOptions) run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer store.Close()
+	parts, left, done, err := a.gcParts(ctx, store, o.dryRun)
+	if done || err != nil {
+		return err
+	}
 	res, err := store.GC(ctx, archive.GCOptions{DryRun: o.dryRun})
 	if err != nil {
 		return &failure{Op: "gc", Subject: store.Dir(), Err: err}
 	}
-	layers, bytes, err := unpack.NewLayerStore(store.LayerDir()).GC(ctx, res.KeepDiffIDs, o.dryRun)
-	if err != nil {
-		return &failure{Op: "gc", Subject: store.LayerDir(), Err: err}
+	doc := gcDoc{kind("gc"), o.dryRun, res.Blobs, 0, res.Temps, res.Bytes}
+	for _, p := range parts {
+		if err := p.collect(ctx, res.KeepDiffIDs, &doc); err != nil {
+			left = &failure{Op: "gc", Subject: p.layers, Message: "cannot free " + quote.Clean(p.layers), Hint: p.hint, Err: err}
+			break
+		}
 	}
-	doc := gcDoc{kind("gc"), o.dryRun, res.Blobs, layers, res.Temps, res.Bytes + bytes}
+	return errors.Join(o.show(a, doc), left)
+}
+
+func (o *gcOptions) show(a *app, doc gcDoc) error {
 	return show(a, listing[gcDoc]{doc: doc, items: []gcDoc{doc},
 		name: func(d gcDoc) string { return a.size(d.Bytes) },
 		human: func() error {

@@ -19,6 +19,7 @@ import (
 
 type runOptions struct {
 	process
+	ids         idsFlag
 	platform    platformFlag
 	interactive bool
 	hostname    string
@@ -29,6 +30,7 @@ type runOptions struct {
 	remove      bool
 	explain     bool
 	timeout     time.Duration
+	limits      limitsFlag
 }
 
 func (o *runOptions) add(fs *pflag.FlagSet) {
@@ -47,6 +49,7 @@ func (o *runOptions) add(fs *pflag.FlagSet) {
 		fs.DurationVar(&o.timeout, "timeout", 0, "kill it after `TIME`, such as 30s, and exit with 124")
 	})
 	group(fs, groupSandbox, func(fs *pflag.FlagSet) {
+		o.ids.add(fs, idsAuto)
 		fs.StringVar(&o.hostname, "hostname", "", "host `NAME` in the sandbox (default: localhost)")
 		fs.StringVar(&o.network, "network", "none", "none (loopback only) or host")
 		fs.BoolVar(&o.readOnly, "read-only", false, "make the root file system read-only")
@@ -55,6 +58,7 @@ func (o *runOptions) add(fs *pflag.FlagSet) {
 		fs.BoolVar(&o.explain, "explain", false, "say each step of isolation, and what had to be weaker than usual")
 		fs.BoolVar(&o.remove, "rm", false, "as with docker; nothing is ever kept")
 	})
+	o.limits.add(fs)
 }
 
 func newRunCommand(a *app) *cobra.Command {
@@ -79,6 +83,10 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
+	if done, err := o.ids.enter(ctx, a, "run", args[0]); done || err != nil {
+		return err
+	}
+	o.ids.explain(a, spec.Explain)
 	img, f, in, err := a.openImage(ctx, args[0], sourcePolicy{platform: o.platform})
 	if err != nil {
 		return &failure{Op: "run", Subject: args[0], Err: err}
@@ -87,9 +95,9 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 	if err := o.process.fill(a, &spec, img, args[1:]); err != nil {
 		return &failure{Op: "run", Subject: args[0], Err: err}
 	}
-	rootfs, err := a.unpackLayers(ctx, f.Source, img)
+	rootfs, err := a.unpackLayers(ctx, f.Source, img, o.limits)
 	if err != nil {
-		return &failure{Op: "run", Subject: args[0], Message: "cannot unpack " + printable(args[0]), Err: err}
+		return &failure{Op: "run", Subject: args[0], Message: "cannot unpack " + printable(args[0]), Hint: limitHint(err), Err: err}
 	}
 	spec.Lower = rootfs.Lower
 	if spec.State, err = a.runState(); err != nil {
@@ -129,22 +137,22 @@ func (o *runOptions) sandbox(a *app) (sandbox.Spec, error) {
 
 // unpackLayers makes the image's layer directories in the store, or finds
 // them there.
-func (a *app) unpackLayers(ctx context.Context, src manifests.Fetcher, img *manifests.Image) (*unpack.Rootfs, error) {
+func (a *app) unpackLayers(ctx context.Context, src manifests.Fetcher, img *manifests.Image, l limitsFlag) (*unpack.Rootfs, error) {
 	store, err := archive.OpenStore(a.g.store)
 	if err != nil {
 		return nil, err
 	}
 	defer store.Close()
-	layers := unpack.NewLayerStore(store.LayerDir())
+	layers := unpack.NewLayerStore(a.layerDir(store))
 	p := a.startProgress("unpacking", img.Size())
 	defer p.end()
-	rootfs, _, err := layers.Unpack(ctx, src, img, unpack.Options{Jobs: a.g.parallel, Progress: p.report()})
+	rootfs, _, err := layers.Unpack(ctx, src, img, l.options(unpack.Options{Jobs: a.g.parallel, Progress: p.report()}))
 	return rootfs, err
 }
 
 // runState is the directory for what running sandboxes write.
 func (a *app) runState() (string, error) {
-	dir, err := filepath.Abs(filepath.Join(a.g.store, "run"))
+	dir, err := filepath.Abs(a.ownPart(filepath.Join(a.g.store, "run")))
 	if err != nil {
 		return "", err
 	}

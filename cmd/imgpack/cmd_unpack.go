@@ -16,9 +16,11 @@ import (
 
 type unpackOptions struct {
 	as       string
+	ids      idsFlag
 	noXattrs bool
 	platform platformFlag
 	bases    baseFlags
+	limits   limitsFlag
 }
 
 // What unpack makes.
@@ -32,15 +34,17 @@ func (o *unpackOptions) add(fs *pflag.FlagSet) {
 	o.bases.add(fs)
 	group(fs, groupOutput, func(fs *pflag.FlagSet) {
 		fs.StringVar(&o.as, "as", asRootfs, "rootfs (one tree) or layers (one directory each, and the mount line)")
+		o.ids.add(fs, idsOne)
 		fs.BoolVar(&o.noXattrs, "no-xattrs", false, "leave out extended attributes")
 	})
+	o.limits.add(fs)
 }
 
 func newUnpackCommand(a *app) *cobra.Command {
 	var o unpackOptions
 	return a.command(spec{
 		use: "unpack [flags] IMAGE DIR", group: groupUse, short: "write an image's files to a directory",
-		long: "DIR must not exist, or be empty; it appears whole or not at all. Digests and\ndiff IDs are checked on the way. An ordinary user owns all files.",
+		long: "DIR must not exist, or be empty; it appears whole or not at all. Digests and\ndiff IDs are checked on the way. An ordinary user owns all files, unless --ids\nranges gives files to the ids of /etc/subuid and /etc/subgid.",
 		examples: "imgpack unpack nginx:1.27 ./rootfs\n" +
 			"imgpack unpack --as layers site.imgpack//nginx:1.27 ./layers",
 		exits:    []int{codeNo, codeNotFound, codeNoSpace, codeConflict},
@@ -78,13 +82,16 @@ func (o *unpackOptions) run(ctx context.Context, a *app, args []string) error {
 		return usagef("--as is rootfs or layers, not %q", o.as)
 	}
 	start := a.now()
+	if done, err := o.ids.enter(ctx, a, "unpack", args[0]); done || err != nil {
+		return err
+	}
 	img, f, in, err := a.openImage(ctx, args[0], sourcePolicy{platform: o.platform, bases: o.bases, beside: filepath.Clean(args[1])})
 	if err != nil {
 		return &failure{Op: "unpack", Subject: args[0], Err: err}
 	}
 	defer in.Close()
 	p := a.startProgress("unpacking", img.Size())
-	res, err := o.write(ctx, f.Source, img, args[1], unpack.Options{Jobs: a.g.parallel, Progress: p.report(), NoXattrs: o.noXattrs})
+	res, err := o.write(ctx, f.Source, img, args[1], o.limits.options(unpack.Options{Jobs: a.g.parallel, Progress: p.report(), NoXattrs: o.noXattrs}))
 	p.end()
 	if err != nil {
 		return &failure{Op: "unpack", Subject: args[0], Message: fmt.Sprintf("cannot unpack %s to %s", printable(args[0]), quote.Clean(args[1])), Hint: unpackHint(err), Err: err}
@@ -111,7 +118,7 @@ func unpackHint(err error) string {
 	if codeOf(err) == codeConflict {
 		return "directories are never merged or replaced; name a new one"
 	}
-	return ""
+	return limitHint(err)
 }
 
 func (o *unpackOptions) show(a *app, r manifests.Root, d unpackDoc) error {

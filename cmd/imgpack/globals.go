@@ -111,10 +111,10 @@ func (g *globals) check() *usageError {
 }
 
 func (a *app) defaultStore() string {
-	if dir := a.env("XDG_DATA_HOME"); filepath.IsAbs(dir) && os.Geteuid() != 0 {
+	if dir := a.env("XDG_DATA_HOME"); filepath.IsAbs(dir) && !a.root() {
 		return filepath.Join(dir, "imgpack")
 	}
-	if os.Geteuid() == 0 {
+	if a.root() {
 		return "/var/lib/imgpack"
 	}
 	if home := a.env("HOME"); filepath.IsAbs(home) {

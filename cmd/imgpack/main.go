@@ -10,11 +10,13 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/imgpack/imgpack/internal/subid"
 	"github.com/imgpack/imgpack/sandbox"
 )
 
 func main() {
 	sandbox.Init() // first: run starts this program again as the sandbox's process 1
+	namespace = subid.Init()
 	os.Exit(mainCode())
 }
 

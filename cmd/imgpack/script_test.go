@@ -23,12 +23,16 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/imgpack/imgpack/fixtures"
+	"github.com/imgpack/imgpack/internal/subid"
 	"github.com/imgpack/imgpack/manifests"
 	"github.com/imgpack/imgpack/sandbox"
 )
 
 func TestMain(m *testing.M) {
 	sandbox.Init()
+	if namespace = subid.Init(); namespace != nil {
+		os.Exit(mainCode())
+	}
 	testscript.Main(m, map[string]func(){
 		"imgpack": func() { os.Exit(mainCode()) },
 	})
