@@ -58,7 +58,8 @@ func protectedExe(single bool) (fd int, how string, err error) {
 		if err == nil {
 			return fd, "program: read-only mount", nil
 		}
-	} else if !ownsFile(self) {
+	}
+	if !ownsFile(self) {
 		fd, err := unix.Open(self, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		return fd, "program: not writable by the caller", err
 	}

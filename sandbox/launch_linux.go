@@ -202,17 +202,26 @@ func (s *setup) become() error {
 	}
 	_, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&groups[0])), 0)
 	if e != 0 {
-		return fmt.Errorf("set supplementary groups: %w", e)
+		return unmapped(fmt.Sprintf("set groups %v", groups), e)
 	}
 	gid, uid := uintptr(u.gid), uintptr(u.uid)
 	if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, gid, gid, gid); e != 0 {
-		return fmt.Errorf("set group %d: %w", u.gid, e)
+		return unmapped(fmt.Sprintf("set group %d", u.gid), e)
 	}
 	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); e != 0 {
-		return fmt.Errorf("set user %d: %w", u.uid, e)
+		return unmapped(fmt.Sprintf("set user %d", u.uid), e)
 	}
 	s.explain("user: %d:%d, %d supplementary groups", u.uid, u.gid, len(u.groups))
 	return nil
+}
+
+// unmapped says of EINVAL what it means to those who have not every id.
+func unmapped(step string, e syscall.Errno) error {
+	se := &StartError{Step: step, Code: CodeStart, Err: e}
+	if e == unix.EINVAL {
+		se.Hint = "an ordinary user has only the ids of his ranges in /etc/subuid and /etc/subgid"
+	}
+	return se
 }
 
 func (s *setup) explainSingleUser() {

@@ -46,7 +46,7 @@ func newRunDir(state string) (_ *runDir, err error) {
 		return nil, err
 	}
 	defer all.Close()
-	if err := clearStale(root); err != nil {
+	if _, err := clearStale(root); err != nil {
 		return nil, err
 	}
 	abs, err := filepath.Abs(state)
@@ -110,10 +110,30 @@ func lockDir(root *os.Root, name string, how int) (*os.File, error) {
 	return f, nil
 }
 
-func clearStale(root *os.Root) error {
+// Sweep removes what killed Runs left in a state directory, as the next Run
+// there would, and returns how many there were. A directory that is not there
+// holds nothing.
+func Sweep(state string) (int, error) {
+	if _, err := os.Lstat(state); errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	root, err := os.OpenRoot(state)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	all, err := lockDir(root, ".", unix.LOCK_EX)
+	if err != nil {
+		return 0, err
+	}
+	defer all.Close()
+	return clearStale(root)
+}
+
+func clearStale(root *os.Root) (n int, err error) {
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, e := range entries {
 		if !e.IsDir() || !strings.HasPrefix(e.Name(), runPrefix) {
@@ -124,15 +144,16 @@ func clearStale(root *os.Root) error {
 			continue // its run is alive
 		}
 		if err != nil {
-			return err
+			return n, err
 		}
 		err = removeTree(root, e.Name())
 		f.Close()
 		if err != nil {
-			return err
+			return n, err
 		}
+		n++
 	}
-	return nil
+	return n, nil
 }
 
 // removeTree removes a directory whose content was made in a sandbox.
