@@ -114,7 +114,7 @@ More: imgpack help COMMAND, imgpack help exit-codes, imgpack help environment
 
 func newHelpCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:               "help [COMMAND | exit-codes | environment]",
+		Use:               "help [COMMAND | exit-codes | environment | limits]",
 		Short:             "explain a command or a topic",
 		Annotations:       map[string]string{"group": groupSelf},
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -150,6 +150,7 @@ var topics = map[string]func(context.Context, *app) error{
 		}
 		return a.printf("\nrun returns the command's own status; 125 stands for every failure of imgpack itself.\nNew codes may appear: treat one that is not known as a failure.\n")
 	},
+	"limits": limitsHelp,
 	"environment": func(_ context.Context, a *app) error {
 		return a.printf("%s", environmentHelp)
 	},
