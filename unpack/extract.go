@@ -132,6 +132,14 @@ func (x *extractor) parent(name string) (*cachedDir, error) {
 	if err := x.imply(path); err != nil {
 		return nil, err
 	}
+	if x.lower != nil && path != name {
+		// A later entry may hide the symlink of a layer below that name leads
+		// through: it is looked for each time.
+		if d := x.cache.get(path); d != nil {
+			return d, nil
+		}
+		name = path
+	}
 	if fd, err = openBeneath(x.root, path, flags); err != nil {
 		return nil, err
 	}
