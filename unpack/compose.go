@@ -72,19 +72,24 @@ func standsAlone(m *layerMeta, below *stack) (bool, error) {
 	if m.NeedsLower {
 		return false, nil
 	}
-	opaque := newPathSet(m.Opaque)
 	led := append(slices.Clone(m.Implied), m.Led...)
-	slices.Sort(led) // parents come first
+	slices.Sort(led)
+	return ledAlone(led, newPathSet(m.Opaque), below.look)
+}
+
+// ledAlone tells the same of the directories that a layer's names lead
+// through, parents first.
+func ledAlone(led []rawPath, opaque pathSet, look func(path string) (node, error)) (bool, error) {
 	for _, p := range led {
 		path := string(p)
 		if opaque.above(path) {
 			continue
 		}
-		f, err := below.find(path)
+		n, err := look(path)
 		if err != nil {
 			return false, err
 		}
-		switch f.kind {
+		switch n.kind {
 		case symlink:
 			return false, nil
 		case other:

@@ -1,0 +1,299 @@
+package unpack
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/imgpack/imgpack/internal/layertar"
+)
+
+// shaper makes one layer's part of a tree of its records: what extractor is on
+// disk. It keeps to extractor step by step, and tests hold it there.
+type shaper struct {
+	lower      *lowerTree // nil: the layer is taken on its own
+	layer      int        // from 1
+	root       *inode
+	opaque     pathSet
+	whiteouts  pathSet // and devices
+	devices    pathSet
+	led        pathSet
+	pending    []*record
+	needsLower bool
+	missing    *missingLink
+}
+
+// lowerTree is the tree of the layers below.
+type lowerTree struct {
+	root    *inode
+	devices pathSet // of all layers so far
+}
+
+func newShaper(layer int, lower *lowerTree) *shaper {
+	return &shaper{lower: lower, layer: layer, root: newDir(nil, 0), opaque: pathSet{}, whiteouts: pathSet{}, devices: pathSet{}, led: pathSet{}}
+}
+
+// shape makes the layer's part, all of it.
+func (s *shaper) shape(records []*record) error {
+	for _, r := range records {
+		if err := s.entry(r); err != nil {
+			return atRecord(r, err)
+		}
+	}
+	if err := s.lateLinks(); err != nil {
+		return err
+	}
+	s.settle()
+	return nil
+}
+
+// atRecord is atEntry.
+func atRecord(r *record, err error) error {
+	return atEntry(&layertar.Entry{Name: r.name, Kind: r.kind}, err)
+}
+
+func (s *shaper) entry(r *record) error {
+	switch r.kind {
+	case layertar.Ignored:
+		return nil
+	case layertar.Dir:
+		return s.mkdir(r)
+	case layertar.Whiteout, layertar.Opaque:
+		return s.hide(r)
+	}
+	d, dir, err := s.parent(parentOf(r.name))
+	if err != nil {
+		return err
+	}
+	s.fill(dir)
+	if r.kind == layertar.Hardlink {
+		return s.link(d, dir, r, linkTry{})
+	}
+	d.set(baseOf(r.name), s.inode(r))
+	if r.kind == layertar.Device {
+		path := join(dir, baseOf(r.name))
+		s.whiteouts[path], s.devices[path] = true, true
+	}
+	return nil
+}
+
+func (s *shaper) inode(r *record) *inode { return &inode{rec: r, layer: int32(s.layer)} }
+
+// parent finds the directory that a name leads to, and makes it if need be.
+func (s *shaper) parent(name string) (d *inode, path string, err error) {
+	if d := s.root.at(name); d != nil && d.dir {
+		return d, name, nil
+	}
+	path, _, err = follow(name, s.look)
+	if err != nil {
+		return nil, "", err
+	}
+	return s.imply(path), path, nil
+}
+
+// imply makes the directories of a path free of symlinks that are not there.
+func (s *shaper) imply(path string) *inode {
+	d := s.root
+	if path == "." {
+		return d
+	}
+	at := 0
+	for part := range strings.SplitSeq(path, "/") {
+		at += len(part)
+		child := d.children[part]
+		if child == nil || !child.dir {
+			child = newDir(nil, s.layer)
+			child.hollow = true
+			d.set(part, child)
+			s.led[path[:at]] = true
+		}
+		d = child
+		at++
+	}
+	return d
+}
+
+// look says what lies at a path of the merged tree so far.
+func (s *shaper) look(path string) (node, error) {
+	n := s.root.at(path).is()
+	if n.kind != absent || s.lower == nil || s.whiteouts[path] || s.whiteouts.above(path) || s.opaque.above(path) {
+		return n, nil
+	}
+	return s.lower.look(path)
+}
+
+func (l *lowerTree) look(path string) (node, error) { return l.root.at(path).is(), nil }
+
+func (s *shaper) mkdir(r *record) error {
+	if r.name == "." {
+		s.root.rec, s.root.implied, s.root.layer = r, false, int32(s.layer)
+		return nil
+	}
+	d, dir, err := s.parent(parentOf(r.name))
+	if err != nil {
+		return err
+	}
+	s.fill(dir)
+	base := baseOf(r.name)
+	old := d.children[base]
+	switch {
+	case old != nil && old.dir:
+		old.rec, old.implied, old.hollow, old.layer = r, false, false, int32(s.layer)
+		return nil
+	case old.is().kind != absent:
+		s.opaque[join(dir, base)] = true
+	}
+	d.set(base, newDir(r, s.layer))
+	return nil
+}
+
+func (s *shaper) hide(r *record) error {
+	_, dir, err := s.parent(parentOf(r.name))
+	if err != nil {
+		return err
+	}
+	if r.kind == layertar.Opaque {
+		s.opaque[dir] = true
+	} else {
+		s.whiteouts[join(dir, strings.TrimPrefix(baseOf(r.name), ".wh."))] = true
+	}
+	return nil
+}
+
+// link is extractor's.
+func (s *shaper) link(d *inode, dir string, r *record, try linkTry) error {
+	target, missing, err := follow(parentOf(r.link), s.look)
+	if err != nil {
+		return err
+	}
+	base := baseOf(r.name)
+	path, to := join(dir, base), join(target, baseOf(r.link))
+	own := s.root.at(to)
+	if !missing {
+		n := own.is()
+		if n.kind == directory && s.lower == nil && (try.again || own.implied) {
+			s.later(r, linkTry{last: true})
+			return nil
+		}
+		if n.kind == directory {
+			return &layertar.Error{Kind: layertar.Malformed, Entry: r.name, Err: errors.New("a hard link to a directory")}
+		}
+		if n.kind != absent && try.taken {
+			return nil
+		}
+		if n.kind != absent {
+			return s.linkHere(d, r, path, to)
+		}
+	}
+	var below *inode
+	device := s.devices[to]
+	if s.lower != nil {
+		below = s.lower.root.at(to)
+		device = device || s.lower.devices[to]
+	}
+	there := below.is().kind == symlink || below.is().kind == other
+	switch {
+	case try.taken && (there || s.devices[to]):
+	case there:
+		d.set(base, below)
+	case device:
+		if own == nil || !own.device() {
+			own = below
+		}
+		if own != nil && !own.device() {
+			own = nil
+		}
+		s.whiteouts[path], s.devices[path] = true, true
+		d.set(base, own) // nothing, where the device is hidden by now
+	default:
+		s.later(r, try)
+	}
+	return nil
+}
+
+// later keeps a hard link for another try, or gives up on it.
+func (s *shaper) later(r *record, try linkTry) {
+	s.needsLower = true
+	if !try.last {
+		s.pending = append(s.pending, r)
+	} else if s.missing == nil {
+		s.missing = &missingLink{rawPath(r.name), rawPath(r.link)}
+	}
+}
+
+func (s *shaper) linkHere(d *inode, r *record, path, to string) error {
+	n, base := s.root.at(to), baseOf(r.name)
+	if path == to || d.children[base] == n {
+		return nil
+	}
+	if strings.HasPrefix(to, path+"/") {
+		return &layertar.Error{Kind: layertar.Malformed, Entry: r.name, Err: errors.New("a hard link into what it replaces")}
+	}
+	d.set(base, n)
+	return nil
+}
+
+// lateLinks is extractor's.
+func (s *shaper) lateLinks() error {
+	last := false
+	for round := 1; len(s.pending) > 0; round++ {
+		todo := s.pending
+		s.pending = nil
+		for _, r := range todo {
+			d, dir, err := s.parent(parentOf(r.name))
+			if err != nil { // what came later stands in the way
+				s.later(r, linkTry{last: true})
+				continue
+			}
+			s.fill(dir)
+			taken := d.children[baseOf(r.name)].is().kind != absent
+			if err := s.link(d, dir, r, linkTry{again: true, last: last, taken: taken}); err != nil {
+				return atRecord(r, err)
+			}
+		}
+		last = len(s.pending) == len(todo) || round >= maxRounds
+	}
+	return nil
+}
+
+// settle is extractor's.
+func (s *shaper) settle() {
+	s.dropHollow()
+	for path := range s.whiteouts {
+		if n := s.root.at(path); n != nil && n.dir { // hidden below and made anew
+			s.opaque[path] = true
+			n.implied = false
+		}
+	}
+	for path := range s.led {
+		if s.whiteouts[path] && !s.devices[path] || s.whiteouts.above(path) {
+			delete(s.led, path)
+		}
+	}
+	for path := range s.whiteouts {
+		n := s.root.at(path).is()
+		parent := s.root.at(parentOf(path))
+		if n.kind != absent || parent == nil || !parent.dir || s.opaque[parentOf(path)] || s.opaque.above(path) {
+			delete(s.whiteouts, path)
+		}
+		if n.kind != absent {
+			delete(s.devices, path)
+		}
+	}
+}
+
+// fill is extractor's.
+func (s *shaper) fill(path string) {
+	for n := s.root.at(path); n != nil && n.hollow; n = s.root.at(path) {
+		n.hollow = false
+		path = parentOf(path)
+	}
+}
+
+// dropHollow is extractor's.
+func (s *shaper) dropHollow() {
+	for path := range s.whiteouts {
+		if n := s.root.at(path); n != nil && n.hollow {
+			s.root.at(parentOf(path)).set(baseOf(path), nil)
+		}
+	}
+}

@@ -1,0 +1,232 @@
+package unpack
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"hash"
+	"io"
+	"strings"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/imgpack/imgpack/internal/layertar"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// Bounds on what is kept of layers' entries.
+const (
+	// maxTree is how many bytes they may take in memory, by treeCost: three
+	// million entries with names of a common length. The largest images met
+	// have a tenth of that.
+	maxTree = 1 << 30
+	// treeCost is what an entry takes beside its texts: record, inode, and its
+	// place in a directory.
+	treeCost = 300
+	// maxParts is how many parts of a sparse file are told apart; small holes
+	// between more of them are written as zeros.
+	maxParts = 4096
+)
+
+// readLayers reads the entries of all layers of the images, each once.
+func readLayers(ctx context.Context, images []TreeImage, o TreeOptions) (map[digest.Digest][]*record, error) {
+	var memory atomic.Int64
+	var readers []*treeReader
+	known := map[digest.Digest]*treeReader{}
+	for _, im := range images {
+		for i, l := range im.Image.Layers {
+			if known[l.DiffID] != nil {
+				continue
+			}
+			r := &treeReader{digests: o.Digests, memory: &memory,
+				job: job{src: im.Source, img: im.Image, index: i, options: Options{Limits: o.Limits}, progress: o.Progress}}
+			known[l.DiffID] = r
+			readers = append(readers, r)
+		}
+	}
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(Options{Jobs: o.Jobs}.jobs())
+	for _, r := range readers {
+		group.Go(func() error { return r.read(gctx) })
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	read := make(map[digest.Digest][]*record, len(known))
+	for id, r := range known {
+		read[id] = r.records
+	}
+	return read, ctx.Err()
+}
+
+// treeReader reads the entries of one layer.
+type treeReader struct {
+	job
+	digests bool
+	memory  *atomic.Int64 // of all readers
+	records []*record
+	hash    hash.Hash
+	buf     []byte
+}
+
+func (t *treeReader) read(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return t.each(ctx, func(e *layertar.Entry, r io.Reader) error {
+		rec, err := t.record(e, r)
+		t.records = append(t.records, rec)
+		return err
+	})
+}
+
+// each opens the layer, gives every entry of it to visit, and proves its
+// digests.
+func (j *job) each(ctx context.Context, visit func(e *layertar.Entry, content io.Reader) error) error {
+	layer := j.img.Layers[j.index]
+	in, err := j.open(ctx, layer)
+	if err != nil {
+		return j.fail(layer, err)
+	}
+	defer in.close()
+	if err := j.eachOf(ctx, in, visit); err != nil {
+		return j.fail(layer, in.blame(err))
+	}
+	return nil
+}
+
+func (j *job) eachOf(ctx context.Context, in *layerStream, visit func(e *layertar.Entry, content io.Reader) error) error {
+	layer := j.img.Layers[j.index]
+	limits := j.options.Limits
+	if layer.Compression != manifests.Uncompressed {
+		limits.Compressed = layer.Blob.Size
+	}
+	r := layertar.NewReader(in, limits)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		e, err := r.Next()
+		if err == io.EOF {
+			return in.prove(layer.DiffID)
+		}
+		if err == nil {
+			err = visit(e, r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// record keeps an entry, and looks through its content where that is asked for.
+func (t *treeReader) record(e *layertar.Entry, content io.Reader) (*record, error) {
+	cost := int64(treeCost + len(e.Name) + len(e.Linkname))
+	r := &record{
+		// The tar reader's strings are parts of whole headers.
+		name: strings.Clone(e.Name), link: strings.Clone(e.Linkname), kind: e.Kind, sparse: e.Sparse, block: e.Block, mode: uint16(e.Mode),
+		uid: e.UID, gid: e.GID, sec: e.ModTime.Unix(), nsec: int32(e.ModTime.Nanosecond()), size: e.Size, minor: e.Minor,
+	}
+	if e.Kind == layertar.Device {
+		r.size = e.Major
+	}
+	if len(e.Xattrs) > 0 || e.Sparse {
+		r.more = &extra{}
+	}
+	for _, a := range e.Xattrs {
+		r.more.xattrs = append(r.more.xattrs, layertar.Xattr{Name: strings.Clone(a.Name), Value: strings.Clone(a.Value)})
+		cost += int64(len(a.Name) + len(a.Value))
+	}
+	if e.Kind == layertar.File && (t.digests || e.Sparse) {
+		if err := t.look(r, content); err != nil {
+			return r, err
+		}
+		if r.more != nil {
+			cost += int64(len(r.more.parts)) * 16
+		}
+	}
+	if t.memory.Add(cost) > maxTree {
+		return r, &layertar.Error{Kind: layertar.Limit, Entry: e.Name, Err: errors.New("the image has more entries than there is memory for")}
+	}
+	return r, nil
+}
+
+// look reads a file's content for its digest and its holes.
+func (t *treeReader) look(r *record, content io.Reader) error {
+	if t.buf == nil {
+		t.buf, t.hash = make([]byte, 64<<10), sha256.New()
+	}
+	t.hash.Reset()
+	var found *parts
+	if r.sparse {
+		found = &parts{gap: hole}
+	}
+	for {
+		n, err := manifests.Fill(content, t.buf)
+		if t.digests {
+			t.hash.Write(t.buf[:n])
+		}
+		if found != nil {
+			found.add(t.buf[:n])
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if t.digests {
+		t.hash.Sum(r.sum[:0])
+	}
+	if found != nil {
+		r.more.parts = found.list
+	}
+	return nil
+}
+
+// extent is a part of a sparse file that is no hole.
+type extent struct{ at, end int64 }
+
+// parts finds the parts of a sparse file.
+type parts struct {
+	list []extent
+	pos  int64
+	gap  int64 // holes shorter than that are none
+}
+
+// add looks at the next bytes of the file; all but the last it is given are a
+// multiple of hole.
+func (p *parts) add(b []byte) {
+	for len(b) > 0 {
+		n := min(len(b), hole)
+		if !bytes.Equal(b[:n], zeros[:n]) {
+			p.part(extent{p.pos, p.pos + int64(n)})
+		}
+		p.pos += int64(n)
+		b = b[n:]
+	}
+}
+
+func (p *parts) part(e extent) {
+	if last := len(p.list) - 1; last >= 0 && e.at-p.list[last].end < p.gap {
+		p.list[last].end = e.end
+		return
+	}
+	p.list = append(p.list, e)
+	for len(p.list) > maxParts {
+		p.gap *= 2
+		kept := p.list[:1]
+		for _, e := range p.list[1:] {
+			if last := len(kept) - 1; e.at-kept[last].end < p.gap {
+				kept[last].end = e.end
+			} else {
+				kept = append(kept, e)
+			}
+		}
+		p.list = kept
+	}
+}

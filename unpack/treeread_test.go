@@ -1,0 +1,255 @@
+package unpack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/fixtures"
+	"github.com/imgpack/imgpack/internal/layertar"
+	"github.com/imgpack/imgpack/manifests"
+)
+
+// listTree is what tree says of the Tree made real by root, devices left out.
+// Symlinks and fifos have no attributes on disk.
+func listTree(t testing.TB, tr *Tree) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	types := map[layertar.Kind]uint32{layertar.File: unix.S_IFREG, layertar.Dir: unix.S_IFDIR, layertar.Symlink: unix.S_IFLNK, layertar.Fifo: unix.S_IFIFO}
+	own := func(n *Node) string {
+		if os.Geteuid() != 0 {
+			return fmt.Sprintf("%d:%d", os.Geteuid(), os.Getegid())
+		}
+		return fmt.Sprintf("%d:%d", n.UID, n.GID)
+	}
+	err := tr.Walk(func(n *Node) error {
+		if n.Kind == layertar.Device {
+			return nil
+		}
+		line := fmt.Sprintf("%o %s %d.%09d", types[n.Kind]|n.Mode, own(n), n.ModTime.Unix(), n.ModTime.Nanosecond())
+		switch {
+		case n.Path == ".":
+			line = fmt.Sprintf("%o %s", types[n.Kind]|n.Mode, own(n))
+		case n.Kind == layertar.File:
+			line += fmt.Sprintf(" %d %s", n.Size, n.Digest.Encoded())
+		case n.Kind == layertar.Symlink:
+			line += " -> " + n.Linkname
+		}
+		if n.First != n.Path {
+			line += " = " + n.First
+		}
+		if n.Kind == layertar.File || n.Kind == layertar.Dir {
+			for _, a := range n.Xattrs {
+				line += fmt.Sprintf(" %s=%q", a.Name, a.Value)
+			}
+		}
+		out[n.Path] = line
+		if found := tr.Find("/" + n.Path); found == nil || found.Path != n.Path || found.Kind != n.Kind {
+			t.Errorf("Find(%q): %+v", n.Path, found)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func readTree(t testing.TB, src manifests.Fetcher, img *manifests.Image) *Tree {
+	t.Helper()
+	tr, err := ReadTree(context.Background(), src, img, TreeOptions{Digests: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+func TestTreeIsWhatIsUnpacked(t *testing.T) {
+	rootOnly(t)
+	b := fixtures.NewBlobs()
+	for i, root := range images(t, b) {
+		img := load(t, b, root)
+		dir := t.TempDir()
+		if _, err := WriteRootfs(context.Background(), b, img, dir+"/rootfs", Options{}); err != nil {
+			t.Fatal(err)
+		}
+		sameTree(t, fmt.Sprintf("image %d, %s", i, root.Display()), tree(t, dir+"/rootfs"), listTree(t, readTree(t, b, img)))
+	}
+}
+
+// withDevices is decode with devices and fifos in it.
+func withDevices(data []byte) [][]fixtures.File {
+	layers := decode(data)
+	i := 0
+	for _, l := range layers {
+		for k := range l {
+			if i++; i < len(data) && data[i]%11 == 0 && l[k].Body != "" {
+				l[k].Body, l[k].Type = "", "346"[data[i]%3]
+				l[k].Major, l[k].Minor = 1, 3
+			}
+		}
+	}
+	return layers
+}
+
+// checkTree compares the tree with what WriteRootfs makes of random layers and
+// with the model.
+func checkTree(t testing.TB, data []byte) (checked bool) {
+	t.Helper()
+	layers := decode(data)
+	devices := len(data) > 0 && data[0]%2 == 1
+	if devices {
+		layers = withDevices(data)
+	}
+	want, why := map[string]string(nil), "devices"
+	if !devices {
+		want, why = flattened(layers, fmt.Sprintf("%d:%d", os.Geteuid(), os.Getegid()))
+	}
+	b := fixtures.NewBlobs()
+	var spec fixtures.ImageSpec
+	for _, l := range layers {
+		spec.Layers = append(spec.Layers, fixtures.LayerSpec{Files: append([]fixtures.File{}, l...), Compression: manifests.Uncompressed})
+	}
+	img := load(t, b, fixtures.Root("", b.Image(spec)))
+	tr, err := ReadTree(context.Background(), b, img, TreeOptions{Digests: true, Jobs: 1})
+	dir, derr := os.MkdirTemp("", "imgpack-test-")
+	if derr != nil {
+		t.Fatal(derr)
+	}
+	defer removePath(dir)
+	_, werr := WriteRootfs(context.Background(), b, img, dir+"/rootfs", Options{Jobs: 1})
+	// Of several layers at fault either may be named.
+	if (err == nil) != (werr == nil) || err != nil && err.Error()[:12] == werr.Error()[:12] && err.Error() != werr.Error() {
+		t.Fatalf("tree:   %v\nrootfs: %v\n%s", err, werr, show(layers))
+	}
+	if err != nil {
+		return false
+	}
+	got := listTree(t, tr)
+	sameTree(t, "tree and rootfs", tree(t, dir+"/rootfs"), got)
+	if why == "" {
+		sameTree(t, "tree and model", want, got)
+	}
+	if t.Failed() {
+		t.Fatal(show(layers))
+	}
+	return why == ""
+}
+
+func TestTreeOfRandomLayers(t *testing.T) {
+	g := rand.New(rand.NewPCG(3, 4))
+	checked := 0
+	for range 1500 {
+		data := make([]byte, 3*(4+g.IntN(14)))
+		for i := range data {
+			data[i] = byte(g.Uint32())
+		}
+		if checkTree(t, data) {
+			checked++
+		}
+	}
+	t.Logf("%d of 1500 compared with the model", checked)
+	if checked < 100 {
+		t.Error("too few")
+	}
+}
+
+func FuzzTree(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 2, 3, 0, 7, 0, 0, 5, 3, 0, 2, 4, 0})
+	f.Add([]byte{0, 0, 0, 3, 11, 0, 7, 0, 0, 2, 12, 0, 7, 0, 0, 4, 1, 3})
+	f.Add([]byte{2, 0, 11, 2, 3, 0, 7, 0, 0, 4, 1, 0, 2, 4, 0})
+	f.Fuzz(func(t *testing.T, data []byte) { checkTree(t, data) })
+}
+
+// Whatever the extractor refuses ReadTree refuses for the same reason, unless
+// it is the disk that is at fault.
+func TestHostileTrees(t *testing.T) {
+	for _, h := range fixtures.HostileLayers() {
+		b := fixtures.NewBlobs()
+		img := load(t, b, fixtures.Root("", h.Image(b)))
+		start := time.Now()
+		tr, err := ReadTree(context.Background(), b, img, TreeOptions{})
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("%s: took %v", h.Name, took)
+		}
+		if !fixtures.Matches(err, h.Want) {
+			t.Errorf("%s: %v, want %q", h.Name, err, h.Want)
+		}
+		if err != nil {
+			checkMessage(t, h.Name, err)
+			continue
+		}
+		if err := tr.Walk(func(*Node) error { return nil }); err != nil {
+			t.Errorf("%s: %v", h.Name, err)
+		}
+	}
+}
+
+func TestTreesShareLayers(t *testing.T) {
+	b := fixtures.NewBlobs()
+	base := fixtures.LayerSpec{Files: []fixtures.File{{Name: "etc/"}, {Name: "etc/passwd", Body: "root"}}}
+	one := load(t, b, fixtures.Root("", b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{base, {Files: []fixtures.File{{Name: "a", Body: "1"}}}}})))
+	two := load(t, b, fixtures.Root("", b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{base, {Files: []fixtures.File{{Name: "b", Body: "2"}}}}})))
+	var fetched []string
+	src := manifests.FetcherFunc(func(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+		fetched = append(fetched, string(d.Digest))
+		return b.Fetch(ctx, d)
+	})
+	trees, err := ReadTrees(context.Background(), []TreeImage{{src, one}, {src, two}}, TreeOptions{Jobs: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(fetched) != 3 {
+		t.Errorf("%d layers read, want 3", len(fetched))
+	}
+	for i, name := range []string{"a", "b"} {
+		if n := trees[i].Find(name); n == nil || n.Layer != 2 || n.Size != 1 || n.Digest != "" {
+			t.Errorf("%s: %+v", name, n)
+		}
+		if trees[i].Find("etc/passwd") == nil || trees[i].Find([]string{"b", "a"}[i]) != nil {
+			t.Errorf("tree %d is wrong", i)
+		}
+	}
+}
+
+func TestTreeHasABoundOnMemory(t *testing.T) {
+	r := &treeReader{memory: new(atomic.Int64)}
+	r.memory.Store(maxTree - treeCost - 1)
+	e := &layertar.Entry{Name: "x", Kind: layertar.Dir}
+	if _, err := r.record(e, nil); err != nil {
+		t.Error(err)
+	}
+	_, err := r.record(e, nil)
+	if bad, ok := errors.AsType[*layertar.Error](err); !ok || bad.Kind != layertar.Limit {
+		t.Error(err)
+	}
+}
+
+func TestPartsOfSparseFiles(t *testing.T) {
+	p := &parts{gap: hole}
+	block := make([]byte, hole)
+	block[1] = 1
+	for i := range 3 * maxParts {
+		if i%2 == 0 {
+			p.add(block)
+		} else {
+			p.add(zeros[:])
+		}
+	}
+	if len(p.list) > maxParts {
+		t.Errorf("%d parts", len(p.list))
+	}
+	if p.list[0].at != 0 || p.list[len(p.list)-1].end < int64(3*maxParts-2)*hole || !slices.IsSortedFunc(p.list, func(a, b extent) int { return int(a.end - b.at) }) {
+		t.Errorf("wrong parts: %v", p.list[:3])
+	}
+}
