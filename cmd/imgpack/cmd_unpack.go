@@ -44,7 +44,7 @@ func newUnpackCommand(a *app) *cobra.Command {
 	var o unpackOptions
 	return a.command(spec{
 		use: "unpack [flags] IMAGE DIR", group: groupUse, short: "write an image's files to a directory",
-		long: "DIR must not exist, or be empty; it appears whole or not at all. Digests and\ndiff IDs are checked on the way. An ordinary user owns all files, unless --ids\nranges gives files to the ids of /etc/subuid and /etc/subgid.",
+		long: "DIR must not exist, or be empty; it appears whole or not at all. Digests and\ndiff IDs are checked on the way. An ordinary user owns all files, unless --ids\nranges gives files to the ids of /etc/subuid and /etc/subgid.\n\nBounds on each layer, which --limit moves:\n  " + limitList(),
 		examples: "imgpack unpack nginx:1.27 ./rootfs\n" +
 			"imgpack unpack --as layers site.imgpack//nginx:1.27 ./layers",
 		exits:    []int{codeNo, codeNotFound, codeNoSpace, codeConflict},
