@@ -4,7 +4,9 @@
 // It needs Linux, the peers of integration/install-peers.sh and an OCI layout
 // (-corpus DIR); without one it stands on the images of fixtures/demo. With
 // -archives DIR it measures what chunk mode is for instead: how small many
-// images, a release series and a delta become, and what that costs. With
+// images, a release series and a delta become, and what that costs; with -held
+// the same of the corpus as registries hold it, with compressed layers (docker
+// takes part where DOCKER_HOST says which daemon is to pull them). With
 // -streams it measures how fast the gzip layers that are its arguments are
 // decoded and given back. It starts docker-registry on loopback, fills it, and
 // removes all it made.
@@ -33,7 +35,8 @@ func run() error {
 	only := flag.String("only", ".", "measure only operations matching this `regexp`")
 	tools := flag.String("tools", ".", "let only tools matching this `regexp` take part, and the first of ours")
 	archives := flag.String("archives", "", "`directory` with docker archives, NAME.tar: measure sizes")
-	series := flag.String("series", `^api-v[0-9]+$`, "archives matching this `regexp`, sorted by name, are versions of one image")
+	held := flag.Bool("held", false, "measure sizes of the corpus as a registry holds it")
+	series := flag.String("series", `^api-v[0-9]+$`, "archives (with -held: images, as NAME-TAG) matching this `regexp`, sorted by name, are versions of one image")
 	slow := flag.Bool("slow", false, "let zstd -19 --long=31 run too, which takes an hour for each 10 GB")
 	streams := flag.Bool("streams", false, "measure on the compressed layers that are the arguments: decode, find, give back")
 	stream := flag.String("stream", "", "be a contender of -streams, `NAME`")
@@ -66,8 +69,15 @@ func run() error {
 	if *streams {
 		return b.runStreams(flag.Args())
 	}
-	if *archives != "" {
-		return b.runSizes(*archives, *series, *slow)
+	versions, err := regexp.Compile(*series)
+	if err != nil {
+		return err
+	}
+	switch {
+	case *archives != "":
+		return b.runSizes(*archives, versions, *slow)
+	case *held:
+		return b.runHeld(*corpus, versions)
 	}
 	return b.runTimes(*corpus)
 }
@@ -84,12 +94,8 @@ func (b *bench) runTimes(corpus string) error {
 }
 
 // runSizes measures on docker archives, in one round.
-func (b *bench) runSizes(archives, series string, slow bool) error {
-	pattern, err := regexp.Compile(series)
-	if err != nil {
-		return err
-	}
-	ops, err := b.sizes(archives, pattern, slow)
+func (b *bench) runSizes(archives string, series *regexp.Regexp, slow bool) error {
+	ops, err := b.sizes(archives, series, slow)
 	if err != nil {
 		return err
 	}
@@ -99,6 +105,24 @@ func (b *bench) runSizes(archives, series string, slow bool) error {
 	}
 	fmt.Println("| operation | tool | bytes out | ÷ imgpack | CPU s | MB of layers per CPU s | wall s | peak MiB |")
 	fmt.Println("|---|---|---:|---:|---:|---:|---:|---:|")
+	return b.all(ops)
+}
+
+// runHeld measures sizes on the corpus as a registry holds it, in one round.
+func (b *bench) runHeld(corpus string, series *regexp.Regexp) error {
+	if err := b.fill(corpus); err != nil {
+		return err
+	}
+	ops, err := b.held(series)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s, images of a registry, one round\n\n", where())
+	for _, op := range ops {
+		fmt.Printf("%s: %d bytes of distinct layers, compressed\n\n", op.name, op.input)
+	}
+	fmt.Println("| operation | tool | bytes out | ÷ smallest peer | CPU s |")
+	fmt.Println("|---|---|---:|---:|---:|")
 	return b.all(ops)
 }
 

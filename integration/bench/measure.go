@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +15,8 @@ import (
 )
 
 // contender is one tool doing one operation. Commands run under sh, with $OUT
-// a path that does not exist yet.
+// a path that does not exist yet. What they write to descriptor 3 is output too,
+// and is counted alone.
 type contender struct {
 	tool  string
 	needs string // the program that must be on PATH
@@ -28,6 +30,17 @@ type operation struct {
 	env        []string
 	input      int64 // bytes that all contenders are given, if the table is to tell of them
 	once       bool  // takes long: one round, and none to warm up
+	references int   // so many of the last contenders are no peers; if any, outputs are compared with the smallest peer's
+}
+
+// smallest is the least that a peer put out.
+func (op operation) smallest(samples [][]sample) (least int64) {
+	for i, c := range op.contenders[:len(op.contenders)-op.references] {
+		if s := samples[i]; len(s) > 0 && !strings.HasPrefix(c.tool, "imgpack") && (least == 0 || s[0].out < least) {
+			least = s[0].out
+		}
+	}
+	return least
 }
 
 type sample struct {
@@ -71,6 +84,8 @@ func (b *bench) measure(op operation) error {
 			fmt.Printf("| %s | %s | failed: %v |\n", op.name, c.tool, failed[i])
 		case len(s) == 0:
 			fmt.Printf("| %s | %s | absent |\n", op.name, c.tool)
+		case op.references > 0:
+			fmt.Printf("| %s | %s | %d | %.4f | %.1f |\n", op.name, c.tool, s[0].out, float64(s[0].out)/float64(op.smallest(samples)), median(s, cpu))
 		case op.input > 0:
 			printSizes(op, c, s, samples[0])
 		default:
@@ -114,9 +129,14 @@ func (b *bench) once(c contender, env []string) (sample, error) {
 	cmd := b.shell(c.run, out, env)
 	var log strings.Builder
 	cmd.Stderr = &log
+	counted, err := count(cmd)
+	if err != nil {
+		return sample{}, err
+	}
 	began := time.Now()
-	err := cmd.Run()
+	err = cmd.Run()
 	took := time.Since(began)
+	piped := counted()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return sample{}, fmt.Errorf("%w: %s", err, tail([]byte(log.String())))
@@ -124,15 +144,35 @@ func (b *bench) once(c contender, env []string) (sample, error) {
 		return sample{}, err
 	}
 	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	s := sample{wall: took, cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), peak: usage.Maxrss, out: size(out) - before}
+	s := sample{wall: took, cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), peak: usage.Maxrss, out: size(out) - before + piped}
 	return s, os.RemoveAll(out)
+}
+
+// count lets a command write to descriptor 3. After its end, counted says how
+// much it wrote.
+func count(cmd *exec.Cmd) (counted func() int64, err error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd.ExtraFiles = []*os.File{w}
+	sum := make(chan int64)
+	go func() {
+		n, _ := io.Copy(struct{ io.Writer }{io.Discard}, r)
+		sum <- n
+	}()
+	return func() int64 {
+		w.Close()
+		defer r.Close()
+		return <-sum
+	}, nil
 }
 
 func (b *bench) shell(script, out string, env []string) *exec.Cmd {
 	cmd := exec.Command("sh", "-c", script)
 	cmd.Dir = b.dir
 	cmd.Env = append(os.Environ(), "OUT="+out, "CORPUS="+b.corpus, "REG="+b.registry, "EMPTY="+b.empty, "IMAGES="+strings.Join(b.images, " "), "IMGPACK="+b.bin,
-		"IMGPACK_STORE="+filepath.Join(b.dir, "store"), "POLICY="+b.policy, "CPUS="+strconv.Itoa(b.cpus),
+		"IMGPACK_STORE="+filepath.Join(b.dir, "store"), "XDG_CACHE_HOME="+filepath.Join(b.dir, "cache"), "POLICY="+b.policy, "CPUS="+strconv.Itoa(b.cpus),
 		"BORG_BASE_DIR="+filepath.Join(b.dir, "borg"), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes", "RESTIC_PASSWORD=bench")
 	cmd.Env = append(cmd.Env, env...)
 	return cmd
