@@ -83,7 +83,9 @@ const (
 
 // sample is a part of the contents of at most sampleSize bytes. Whether
 // something is in it is decided by its path, so that all versions of a file
-// are in it or none, and what they have in common shows.
+// are in it or none, and what they have in common shows. What it has in common
+// with its neighbours does not, where they are not in it: each time the sample
+// is a quarter of what it was, it compresses about 6 % worse.
 type sample struct {
 	mu    sync.Mutex
 	list  []sampled
@@ -101,7 +103,7 @@ type sampled struct {
 }
 
 const (
-	sampleSize  = 32 << 20
+	sampleSize  = 128 << 20
 	sampleBlock = 1 << 20 // pieces of large files are in the sample by themselves
 )
 

@@ -19,7 +19,8 @@ type packDoc struct {
 	envelope
 	DryRun   bool       `json:"dryRun"`
 	Dedupe   string     `json:"dedupe"`
-	Exact    bool       `json:"exact"` // false: sizes are an estimate
+	Exact    bool       `json:"exact"`            // false: sizes are an estimate
+	AtMost   bool       `json:"atMost,omitempty"` // the estimate is of the most that the bundle may be
 	Output   outputDoc  `json:"output"`
 	Images   []packRow  `json:"images"`
 	Totals   packTotals `json:"totals"`
@@ -153,6 +154,8 @@ func (d *packDoc) fill(s *dedupe.Summary, in *inputs) {
 	for _, r := range t.Reasons {
 		d.Totals.Reasons = append(d.Totals.Reasons, reasonDoc{string(r.Reason), r.Layers, r.Bytes})
 	}
+	// What changed files share with their older selves is not looked at.
+	d.AtMost = !s.Exact && (len(d.Since) > 0 || s.Unread > 0)
 	d.Exact, d.Output.Bytes, d.Output.Digest, d.Temp, d.Unread, d.Resumed = s.Exact, s.Size, s.Digest, s.Temp, s.Unread, s.Resumed
 }
 

@@ -50,7 +50,7 @@ func (o *packOptions) planLines(a *app, d packDoc) []string {
 	first := fmt.Sprintf("bundle of %s (%d bytes); the images one by one: %s", a.size(d.Output.Bytes), d.Output.Bytes, a.size(t.Bytes))
 	if !d.Exact {
 		about := "about"
-		if len(d.Since) > 0 || d.Unread > 0 { // what changed files share with their older selves is not looked at
+		if d.AtMost {
 			about = "at most about"
 		}
 		first = fmt.Sprintf("bundle of %s %s; the images one by one: %s", about, a.size(d.Output.Bytes), a.size(t.Bytes))
@@ -71,7 +71,7 @@ func (o *packOptions) planLines(a *app, d packDoc) []string {
 	}
 	lines = append(lines, strings.Join(costs, ", "))
 	if d.Unread > 0 {
-		lines = append(lines, fmt.Sprintf("layers of %s from registries are not looked into, and counted as they are", a.size(d.Unread)))
+		lines = append(lines, fmt.Sprintf("compressed layers of %s in registries were not read, and are counted as they are: the bundle will likely be much smaller", a.size(d.Unread)))
 	}
 	lines = append(lines, d.openLines(a)...)
 	if note := d.carriedNote(); note != "" {
