@@ -48,8 +48,9 @@ var allowed = map[string]struct{ ours, theirs []string }{
 		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "golang.org/x/sync"},
 	},
 	"unpack": {
-		ours:   []string{"manifests", "internal"},
-		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "golang.org/x/sync", "golang.org/x/sys"},
+		ours: []string{"manifests", "internal"},
+		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "golang.org/x/sync", "golang.org/x/sys",
+			"github.com/opencontainers/runtime-spec", "github.com/moby/sys/user"},
 	},
 	"sandbox": {
 		theirs: []string{"golang.org/x/sys", "github.com/moby/sys/capability"},

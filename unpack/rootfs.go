@@ -31,23 +31,15 @@ func WriteRootfs(ctx context.Context, src manifests.Fetcher, img *manifests.Imag
 			err = eerr
 		}
 	}()
-	f := &flattener{out: out, src: src, img: img, options: o, devices: pathSet{}, res: &Result{LayersNew: len(img.Layers)}}
-	if err := f.extract(ctx); err != nil {
-		return nil, err
-	}
-	for i := range img.Layers {
-		if err := f.layer(ctx, i); err != nil {
-			return nil, err
-		}
-	}
-	if err := f.finish(); err != nil {
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
+	f := &flattener{out: out, src: src, img: img, options: o, root: filepath.Join(out.dir, rootfsName)}
+	if err := f.run(ctx); err != nil {
 		return nil, err
 	}
 	return f.res, out.commit(f.root)
 }
+
+// rootfsName is the merged directory in a workspace, and in a runtime bundle.
+const rootfsName = "rootfs"
 
 // flattener merges layers into one directory. Layers are unpacked each on its
 // own, in parallel, and then moved one onto another.
@@ -57,7 +49,7 @@ type flattener struct {
 	img     *manifests.Image
 	options Options
 	parts   []part
-	root    string            // the merged directory
+	root    string            // the merged directory, in out
 	dirs    map[string]*attrs // what its directories will have in the end
 	devices pathSet
 	res     *Result
@@ -70,6 +62,23 @@ type part struct {
 	dirs map[string]*attrs
 }
 
+// run makes the merged directory.
+func (f *flattener) run(ctx context.Context) error {
+	f.devices, f.res = pathSet{}, &Result{LayersNew: len(f.img.Layers)}
+	if err := f.extract(ctx); err != nil {
+		return err
+	}
+	for i := range f.img.Layers {
+		if err := f.layer(ctx, i); err != nil {
+			return err
+		}
+	}
+	if err := f.finish(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
 func (f *flattener) extract(ctx context.Context) error {
 	var need int64
 	for _, l := range f.img.Layers {
@@ -79,7 +88,6 @@ func (f *flattener) extract(ctx context.Context) error {
 	if f.out.budget, err = newBudget(f.out.fd, f.options.jobs(), need); err != nil {
 		return err
 	}
-	f.root = filepath.Join(f.out.dir, "rootfs")
 	f.dirs = map[string]*attrs{".": impliedAttrs()}
 	if err := os.Mkdir(f.root, 0o700); err != nil {
 		return err

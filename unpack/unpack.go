@@ -22,6 +22,10 @@ type Options struct {
 	// *UnmappedError. It has no effect on a LayerStore, whose layers are
 	// shared.
 	IDs IDs
+	// Namespace is the user namespace that the caller works in, as the
+	// namespace around it has its ids, for a runtime bundle that is to be run
+	// from there. Zero for a caller that works in none of its own.
+	Namespace IDs
 }
 
 func (o Options) jobs() int {
@@ -45,9 +49,9 @@ type Result struct {
 
 // Skipped is something of a layer that was not made as the layer has it.
 type Skipped struct {
-	Kind  string // "device", "xattr", "overlay-xattr", "time", "aufs", "global-header", "end"; "more" sums up what is not listed
-	Layer int    // counted from 1
-	Path  string // as in the layer; foreign text
+	Kind  string // "device", "xattr", "overlay-xattr", "time", "aufs", "global-header", "end", "config"; "more" sums up what is not listed
+	Layer int    // counted from 1; 0 is no layer's
+	Path  string // as in the layer; foreign text. Of the config: which part
 	Why   string // safe to print
 }
 

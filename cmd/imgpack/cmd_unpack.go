@@ -17,6 +17,7 @@ import (
 type unpackOptions struct {
 	as       string
 	ids      idsFlag
+	maps     idMapFlags
 	noXattrs bool
 	platform platformFlag
 	bases    baseFlags
@@ -25,16 +26,18 @@ type unpackOptions struct {
 
 // What unpack makes.
 const (
-	asRootfs = "rootfs"
-	asLayers = "layers"
+	asRootfs  = "rootfs"
+	asLayers  = "layers"
+	asRuntime = "runtime"
 )
 
 func (o *unpackOptions) add(fs *pflag.FlagSet) {
 	o.platform.add(fs, "`OS/ARCH`[/VARIANT] (default: local)")
 	o.bases.add(fs)
 	group(fs, groupOutput, func(fs *pflag.FlagSet) {
-		fs.StringVar(&o.as, "as", asRootfs, "rootfs (one tree) or layers (one directory each, and the mount line)")
+		fs.StringVar(&o.as, "as", asRootfs, "rootfs (one tree), layers (one directory each, and the mount line) or runtime (config.json and rootfs, for runc and crun)")
 		o.ids.add(fs, idsOne)
+		o.maps.add(fs)
 		fs.BoolVar(&o.noXattrs, "no-xattrs", false, "leave out extended attributes")
 	})
 	o.limits.add(fs)
@@ -44,10 +47,11 @@ func newUnpackCommand(a *app) *cobra.Command {
 	var o unpackOptions
 	return a.command(spec{
 		use: "unpack [flags] IMAGE DIR", group: groupUse, short: "write an image's files to a directory",
-		long: "DIR must not exist, or be empty; it appears whole or not at all. Digests and\ndiff IDs are checked on the way. An ordinary user owns all files, unless --ids\nranges gives files to the ids of /etc/subuid and /etc/subgid.\n\nBounds on each layer, which --limit moves:\n  " + limitList(),
+		long: "DIR must not exist, or be empty; it appears whole or not at all. Digests and\ndiff IDs are checked on the way. An ordinary user owns all files, unless --ids\nranges gives files to the ids of /etc/subuid and /etc/subgid. With --uid-map, an\nowner that no range has ends the command with code 2, which names the file.\n\nBounds on each layer, which --limit moves:\n  " + limitList(),
 		examples: "imgpack unpack nginx:1.27 ./rootfs\n" +
-			"imgpack unpack --as layers site.imgpack//nginx:1.27 ./layers",
-		exits:    []int{codeNo, codeNotFound, codeNoSpace, codeConflict},
+			"imgpack unpack --as layers site.imgpack//nginx:1.27 ./layers\n" +
+			"imgpack unpack --as runtime --uid-map 0:100000:65536 nginx:1.27 ./bundle",
+		exits:    []int{codeNo, codeUsage, codeNotFound, codeNoSpace, codeConflict, codeUnsupported},
 		complete: a.completeOneImage,
 		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
 	}, o.add)
@@ -78,8 +82,15 @@ func (o *unpackOptions) run(ctx context.Context, a *app, args []string) error {
 	switch {
 	case len(args) != 2:
 		return usagef("unpack takes an IMAGE and a DIR")
-	case o.as != asRootfs && o.as != asLayers:
-		return usagef("--as is rootfs or layers, not %q", o.as)
+	case o.as != asRootfs && o.as != asLayers && o.as != asRuntime:
+		return usagef("--as is rootfs, layers or runtime, not %q", o.as)
+	}
+	maps, err := o.maps.parse()
+	switch {
+	case err != nil:
+		return err
+	case len(maps.UIDs) > 0 && o.ids.mode == idsRanges:
+		return usagef("--uid-map is for root, and --ids ranges is not")
 	}
 	start := a.now()
 	if done, err := o.ids.enter(ctx, a, "unpack", args[0]); done || err != nil {
@@ -91,7 +102,9 @@ func (o *unpackOptions) run(ctx context.Context, a *app, args []string) error {
 	}
 	defer in.Close()
 	p := a.startProgress("unpacking", img.Size())
-	res, err := o.write(ctx, f.Source, img, args[1], o.limits.options(unpack.Options{Jobs: a.g.parallel, Progress: p.report(), NoXattrs: o.noXattrs}))
+	res, err := o.write(ctx, f.Source, img, args[1], o.limits.options(unpack.Options{
+		Jobs: a.g.parallel, Progress: p.report(), NoXattrs: o.noXattrs, IDs: maps, Namespace: a.namespaceIDs(),
+	}))
 	p.end()
 	if err != nil {
 		return &failure{Op: "unpack", Subject: args[0], Message: fmt.Sprintf("cannot unpack %s to %s", printable(args[0]), quote.Clean(args[1])), Hint: unpackHint(err), Err: err}
@@ -107,16 +120,22 @@ func (o *unpackOptions) run(ctx context.Context, a *app, args []string) error {
 }
 
 func (o *unpackOptions) write(ctx context.Context, src manifests.Fetcher, img *manifests.Image, dir string, options unpack.Options) (*unpack.Result, error) {
-	if o.as == asLayers {
+	switch o.as {
+	case asLayers:
 		_, res, err := unpack.WriteLayers(ctx, src, img, dir, options)
 		return res, err
+	case asRuntime:
+		return unpack.WriteRuntime(ctx, src, img, dir, options)
 	}
 	return unpack.WriteRootfs(ctx, src, img, dir, options)
 }
 
 func unpackHint(err error) string {
-	if codeOf(err) == codeConflict {
+	switch {
+	case codeOf(err) == codeConflict:
 		return "directories are never merged or replaced; name a new one"
+	case is[*unpack.UnmappedError](err):
+		return "--uid-map and --gid-map need a range with it"
 	}
 	return limitHint(err)
 }
@@ -140,6 +159,10 @@ func (a *app) noteSkipped(skipped []skippedDoc) {
 	var kinds []string
 	counts := map[string]int{}
 	for _, s := range skipped {
+		if s.Kind == "config" { // each is of its own kind
+			a.note("note: %s of the config: %s", s.Path, s.Why)
+			continue
+		}
 		if a.g.verbose > 0 {
 			a.note("not made: %s %s (layer %d): %s", s.Kind, s.Path, s.Layer, s.Why)
 			continue

@@ -15,6 +15,7 @@ import (
 	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/manifests"
 	"github.com/imgpack/imgpack/sandbox"
+	"github.com/imgpack/imgpack/unpack"
 )
 
 // The exit codes. Their meaning is frozen; docs/exit-codes.md explains them
@@ -165,6 +166,7 @@ var codeRules = []struct {
 	{codeNotFound, is[*dedupe.MissingBaseError]},
 	{codeNo, isMissingBlob},
 	{codeUsage, is[*manifests.InputError]},
+	{codeUsage, is[*unpack.UnmappedError]},
 	{codeUnreachable, is[*offlineError]},
 	{codeDenied, is[*archive.DeniedError]},
 	{codeUnreachable, is[*archive.UnreachableError]},
