@@ -107,7 +107,7 @@ func withDevices(data []byte) [][]fixtures.File {
 func checkTree(t testing.TB, data []byte) (checked bool) {
 	t.Helper()
 	layers := decode(data)
-	devices := len(data) > 0 && data[0]%2 == 1
+	devices := len(data) > 0 && data[0]%4 == 1
 	if devices {
 		layers = withDevices(data)
 	}
@@ -149,7 +149,7 @@ func checkTree(t testing.TB, data []byte) (checked bool) {
 func TestTreeOfRandomLayers(t *testing.T) {
 	g := rand.New(rand.NewPCG(3, 4))
 	checked := 0
-	for range 1500 {
+	for range 600 {
 		data := make([]byte, 3*(4+g.IntN(14)))
 		for i := range data {
 			data[i] = byte(g.Uint32())
@@ -158,8 +158,8 @@ func TestTreeOfRandomLayers(t *testing.T) {
 			checked++
 		}
 	}
-	t.Logf("%d of 1500 compared with the model", checked)
-	if checked < 100 {
+	t.Logf("%d of 600 compared with the model", checked)
+	if checked < 60 {
 		t.Error("too few")
 	}
 }
