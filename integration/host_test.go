@@ -51,6 +51,7 @@ type host struct {
 	t   testing.TB
 	dir string
 	uid uint32 // 0: as the test runs
+	etc string // of a ranger
 }
 
 func newHost(t testing.TB) *host {

@@ -23,7 +23,7 @@ var namespace *subid.Namespace
 // idsFlag is which ids an ordinary user's work has.
 type idsFlag struct {
 	mode string
-	one  error // why it is one id though there may have been ranges; nil elsewhere
+	one  string // why it is one id though ranges would do
 }
 
 const (
@@ -62,8 +62,11 @@ func (o *idsFlag) enter(ctx context.Context, a *app, op, subject string) (done b
 	case err == nil:
 		return true, exitStatus(code)
 	case unavailable && o.mode == idsAuto:
-		o.one = err
-		a.verbose("note: one user id: %v", err)
+		o.one = un.Error()
+		if un.Hint != "" {
+			o.one += " (" + un.Hint + ")"
+		}
+		a.verbose("note: one user id: %s", o.one)
 		return false, nil
 	case unavailable:
 		return false, unavailableFailure(op, subject, un)
@@ -104,8 +107,8 @@ func (o *idsFlag) explain(a *app, say func(string)) {
 	case say == nil:
 	case a.namespace != nil:
 		say("ids: " + a.namespace.Maps.String())
-	case o.one != nil:
-		say(fmt.Sprintf("degraded: no ranges of ids: %v", o.one))
+	case o.one != "":
+		say("degraded: no ranges of ids: " + o.one)
 	}
 }
 

@@ -64,7 +64,7 @@ func Init() *Namespace {
 // made.
 func madeByParent(fd int) bool {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	return err == nil && int(cred.Pid) == os.Getppid()
+	return err == nil && cred.Pid > 0 && int(cred.Pid) == os.Getppid()
 }
 
 // listen ends the process when the parent is gone, which is the second guard
