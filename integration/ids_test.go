@@ -506,7 +506,7 @@ func TestIDsForged(t *testing.T) {
 	cmd := h.command("unpack", "owners.tar", "tree")
 	cmd.Args[0], cmd.ExtraFiles = "imgpack-subid", p[1:]
 	p[0].Write([]byte{0})
-	if r := finish(t, cmd); r.code != 125 || !strings.Contains(r.stderr, "not in a user namespace with ranges of ids") {
+	if r := finish(t, cmd); r != (result{"", "", 125}) {
 		t.Errorf("%+v", r)
 	}
 	if _, err := os.Stat(h.path("tree")); err == nil {

@@ -1,9 +1,9 @@
 package subid
 
 import (
-	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -51,13 +51,27 @@ func Init() *Namespace {
 	if k, err := ctl.Read(b[:]); k != 1 || err != nil || b[0] != mapped {
 		os.Exit(failed)
 	}
+	answer := byte(ready)
 	var err error
-	if n.Maps, err = Own(); err != nil || os.Geteuid() != 0 || os.Getegid() != 0 || len(n.Maps.UIDs) < 2 || len(n.Maps.GIDs) < 2 {
-		fmt.Fprintln(os.Stderr, childName+": not in a user namespace with ranges of ids:", err)
+	if n.Maps, err = Own(); err != nil || os.Geteuid() != 0 || os.Getegid() != 0 || len(n.Maps.UIDs) < 2 || len(n.Maps.GIDs) < 2 || !hasRights() {
+		answer = powerless
+	}
+	if _, err := ctl.Write([]byte{answer}); err != nil || answer != ready {
 		os.Exit(failed)
 	}
 	go n.listen(ctl)
 	return n
+}
+
+// hasRights tries what root of a user namespace may do; AppArmor lets ordinary
+// users make namespaces in which nothing is allowed.
+func hasRights() bool {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread and its namespace go with the goroutine
+		done <- unix.Unshare(unix.CLONE_NEWUTS)
+	}()
+	return <-done == nil
 }
 
 // madeByParent reports whether fd is a socket of a pair that the parent process

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"syscall"
@@ -16,9 +17,11 @@ const (
 	childName = "imgpack-subid"
 	// controlFD is where it finds the socket its parent made.
 	controlFD = 3
-	// mapped is what goes over the socket once ids are mapped; after it each
-	// byte is the number of a signal.
-	mapped = 0
+	// mapped is what goes over the socket once ids are mapped, and ready or
+	// powerless what comes back; after it each byte is the number of a signal.
+	mapped    = 0
+	ready     = 1
+	powerless = 2
 )
 
 // childCaps are the capabilities the child begins with; they reach as far as
@@ -56,10 +59,10 @@ func Run(ctx context.Context, m *Maps, args []string, signals func() <-chan os.S
 		err = ctx.Err()
 	}
 	if err == nil {
-		_, err = ctl.Write([]byte{mapped})
+		err = release(ctl)
 	}
 	if err != nil {
-		_ = proc.Kill() // it waits for the byte and has done nothing
+		_ = proc.Kill() // it waits or ends, and has done nothing
 		_, werr := proc.Wait()
 		return 0, errors.Join(err, werr)
 	}
@@ -87,6 +90,21 @@ func start(args []string) (*os.Process, *os.File, error) {
 		}
 	}
 	return nil, nil, fmt.Errorf("start this program again: %w", err)
+}
+
+// release lets the process go on, if it finds that it can.
+func release(ctl *os.File) error {
+	if _, err := ctl.Write([]byte{mapped}); err != nil {
+		return fmt.Errorf("start in a user namespace: %w", err)
+	}
+	var b [1]byte
+	switch _, err := io.ReadFull(ctl, b[:]); {
+	case err != nil:
+		return fmt.Errorf("start in a user namespace: the process ended early: %w", err)
+	case b[0] != ready:
+		return &UnavailableError{Reason: "user namespaces have no rights here", Forbidden: true, Err: unix.EPERM}
+	}
+	return nil
 }
 
 // wait passes signals on until the process has ended.
