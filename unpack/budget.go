@@ -1,12 +1,14 @@
 package unpack
 
 import (
+	"cmp"
 	"fmt"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/internal/atomicfile"
+	"github.com/imgpack/imgpack/internal/layertar"
 )
 
 // budget is what all layers of one operation share: the space of the file
@@ -15,6 +17,8 @@ type budget struct {
 	fd      int // in the file system written to
 	dirs    int // directories an extractor may hold open
 	written atomic.Int64
+	memory  int64 // most that held may be
+	held    atomic.Int64
 }
 
 const (
@@ -26,14 +30,33 @@ const (
 	spaceReserve = 16 << 20
 	// maxOpenDirs is past any gain.
 	maxOpenDirs = 256
+	// rememberCost is what is held of a directory besides its path.
+	rememberCost = 200
 )
 
+// DefaultMemory bounds what is remembered of an image's layers until they are
+// unpacked, in bytes: the paths of directories, whiteouts, devices and hard
+// links to what comes later. A tenth of a million directories take 30 MB. A
+// small blob can name many: one entry of a tar a thousand.
+const DefaultMemory = 96 << 20
+
+// LimitMemory is DefaultMemory's name, as layertar has names of limits.
+const LimitMemory = "memory"
+
+// remember counts a path that is held in memory.
+func (b *budget) remember(path string) error {
+	if b.held.Add(int64(len(path))+rememberCost) <= b.memory {
+		return nil
+	}
+	return layertar.Past(LimitMemory, "the names of directories, whiteouts and links take more than %d bytes of memory", b.memory)
+}
+
 // newBudget refuses what cannot fit: need is the least that will be written.
-func newBudget(fd, jobs int, need int64) (*budget, error) {
-	b := &budget{fd: fd, dirs: maxOpenDirs}
+func newBudget(fd int, o Options, need int64) (*budget, error) {
+	b := &budget{fd: fd, dirs: maxOpenDirs, memory: cmp.Or(o.Memory, DefaultMemory)}
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err == nil {
-		b.dirs = int(min(max(lim.Cur/2/uint64(jobs), 8), maxOpenDirs))
+		b.dirs = int(min(max(lim.Cur/2/uint64(o.jobs()), 8), maxOpenDirs))
 	}
 	if err := atomicfile.CheckSpace(fd, need); err != nil {
 		return nil, fmt.Errorf("unpack: %w", err)

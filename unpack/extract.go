@@ -1,6 +1,7 @@
 package unpack
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -108,6 +109,9 @@ func (x *extractor) entry(e *layertar.Entry) error {
 		err = x.clear(d, e.Base)
 		path := join(d.path, e.Base)
 		x.whiteouts[path], x.devices[path] = true, true
+		if err == nil {
+			err = x.budget.remember(path)
+		}
 	}
 	return err
 }
@@ -125,7 +129,7 @@ func (x *extractor) parent(name string) (*cachedDir, error) {
 	if !gone(err) {
 		return nil, err
 	}
-	path, _, err := follow(name, x.look)
+	path, _, err := x.follow(name)
 	if err != nil {
 		return nil, err
 	}
@@ -148,25 +152,44 @@ func (x *extractor) parent(name string) (*cachedDir, error) {
 
 // imply makes the directories of a path free of symlinks that are not there.
 func (x *extractor) imply(path string) error {
-	for i := 0; i <= len(path); i++ {
-		if i < len(path) && path[i] != '/' {
-			continue
+	parts := strings.Split(path, "/")
+	n := x.plain(nil, parts)
+	end := len(strings.Join(parts[:n], "/"))
+	at, err := openBeneath(x.root, cmp.Or(path[:end], "."), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	for i, part := range parts[n:] {
+		if end += len(part); n+i > 0 {
+			end++
 		}
-		dir := path[:i]
-		parent, err := openBeneath(x.root, parentOf(dir), unix.O_PATH|unix.O_DIRECTORY)
+		err = unix.Mkdirat(at, part, 0o700)
+		if err == nil {
+			err = x.implied(path[:end])
+		} else if err == unix.EEXIST {
+			err = nil
+		}
+		next := -1
+		if err == nil {
+			next, err = retry(func() (int, error) {
+				return unix.Openat(at, part, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+			})
+		}
+		unix.Close(at)
 		if err != nil {
 			return err
 		}
-		err = unix.Mkdirat(parent, baseOf(dir), 0o700)
-		unix.Close(parent)
-		if err == nil {
-			x.dirs[dir] = impliedAttrs()
-			x.led[dir], x.hollow, x.dirs[dir].hollow = true, true, true
-		} else if err != unix.EEXIST {
-			return err
-		}
+		at = next
 	}
+	unix.Close(at)
 	return nil
+}
+
+// implied notes a directory that was made for what lies in it.
+func (x *extractor) implied(path string) error {
+	x.dirs[path] = impliedAttrs()
+	x.led[path], x.hollow, x.dirs[path].hollow = true, true, true
+	return x.budget.remember(path)
 }
 
 // look says what lies at a path of the merged tree so far.
@@ -271,8 +294,11 @@ func (x *extractor) mkdir(e *layertar.Entry) error {
 	if err != nil {
 		return err
 	}
+	if x.dirs[path] == nil {
+		err = x.budget.remember(path)
+	}
 	x.dirs[path] = entryAttrs(e)
-	return nil
+	return err
 }
 
 // hide notes a whiteout or opaque directory. They say nothing of what their
@@ -284,10 +310,14 @@ func (x *extractor) hide(e *layertar.Entry) error {
 	}
 	if e.Kind == layertar.Opaque {
 		x.opaque[d.path] = true
-	} else {
-		x.whiteouts[join(d.path, baseOf(e.Target))] = true
+		return nil
 	}
-	return nil
+	path := join(d.path, baseOf(e.Target))
+	if x.whiteouts[path] {
+		return nil
+	}
+	x.whiteouts[path] = true
+	return x.budget.remember(path)
 }
 
 func (x *extractor) fifo(d *cachedDir, e *layertar.Entry) error {

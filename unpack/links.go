@@ -19,7 +19,7 @@ type linkTry struct {
 // the layers below; failing that, and where those are not known, one that
 // comes later.
 func (x *extractor) link(d *cachedDir, e *layertar.Entry, try linkTry) error {
-	target, missing, err := follow(parentOf(e.Linkname), x.look)
+	target, missing, err := x.follow(parentOf(e.Linkname))
 	if err != nil {
 		return err
 	}
@@ -66,6 +66,9 @@ func (x *extractor) later(e *layertar.Entry, try linkTry) error {
 	x.meta.NeedsLower = true
 	if !try.last {
 		x.pending = append(x.pending, e)
+		if !try.again {
+			return x.budget.remember(e.Name + e.Linkname)
+		}
 	} else if x.meta.Missing == nil {
 		x.meta.Missing = &missingLink{rawPath(e.Name), rawPath(e.Linkname)}
 	}

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"errors"
 	"fmt"
+	"sort"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -40,10 +41,22 @@ var errNotDir = errors.New("its parent is not a directory")
 // staying there. What is absent is taken as a directory, for it will be made.
 // look says what lies at a path that itself leads through no symlink.
 func follow(name string, look func(path string) (node, error)) (resolved string, missing bool, err error) {
+	return followFast(name, look, func(_, _ []string) int { return 0 })
+}
+
+// followFast is follow with something that tells how many components of todo
+// are directories for sure. It is asked at the start and after each symlink.
+func followFast(name string, look func(path string) (node, error), sure func(done, todo []string) int) (resolved string, missing bool, err error) {
 	var done []string
 	todo := strings.Split(name, "/")
 	absentAt := -1 // depth from which on nothing is there
+	ask := true
 	for links := 0; len(todo) > 0; {
+		if ask && absentAt < 0 {
+			n := sure(done, todo)
+			done, todo, ask = append(done, todo[:n]...), todo[n:], false
+			continue
+		}
 		part := todo[0]
 		todo = todo[1:]
 		switch part {
@@ -81,7 +94,7 @@ func follow(name string, look func(path string) (node, error)) (resolved string,
 			if strings.HasPrefix(n.target, "/") {
 				done = done[:0]
 			}
-			todo = append(strings.Split(n.target, "/"), todo...)
+			todo, ask = append(strings.Split(n.target, "/"), todo...), true
 		default:
 			return "", false, &layertar.Error{Kind: layertar.Malformed, Err: errNotDir}
 		}
@@ -145,4 +158,48 @@ func (c *dirCache) flush() {
 	}
 	clear(c.byKey)
 	c.order.Init()
+}
+
+// maxLooked bounds the paths that are looked at for one name, in bytes: symlinks
+// full of ".." deep in a tree would cost seconds for each name.
+const maxLooked = 256 << 10
+
+// follow is the function follow on the tree so far. Directories of the layer's
+// own are not looked at one by one, for that takes time by the square of the
+// depth.
+func (x *extractor) follow(name string) (path string, missing bool, err error) {
+	looked := 0
+	return followFast(name, func(path string) (node, error) {
+		if looked += len(path); looked > maxLooked {
+			return node{}, &layertar.Error{Kind: layertar.Limit, Err: errors.New("the way to it is too long")}
+		}
+		return x.look(path)
+	}, x.plain)
+}
+
+// plainFrom is from how many components on plain pays.
+const plainFrom = 8
+
+// plain tells how many components of todo are directories of the layer's own,
+// seen from the directory done; 0 if they are few.
+func (x *extractor) plain(done, todo []string) int {
+	n := 0
+	for n < len(todo) && todo[n] != "" && todo[n] != "." && todo[n] != ".." {
+		n++
+	}
+	if n < plainFrom {
+		return 0
+	}
+	tooMany := func(n int) bool {
+		path := strings.Join(append(done[:len(done):len(done)], todo[:n]...), "/")
+		fd, err := openBeneath(x.root, path, unix.O_PATH|unix.O_DIRECTORY)
+		if err == nil {
+			unix.Close(fd)
+		}
+		return err != nil
+	}
+	if !tooMany(n) {
+		return n
+	}
+	return sort.Search(n-1, func(i int) bool { return tooMany(i + 1) })
 }

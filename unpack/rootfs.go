@@ -85,7 +85,7 @@ func (f *flattener) extract(ctx context.Context) error {
 		need += l.Blob.Size
 	}
 	var err error
-	if f.out.budget, err = newBudget(f.out.fd, f.options.jobs(), need); err != nil {
+	if f.out.budget, err = newBudget(f.out.fd, f.options, need); err != nil {
 		return err
 	}
 	f.dirs = map[string]*attrs{".": impliedAttrs()}

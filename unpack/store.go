@@ -118,7 +118,7 @@ func (s *LayerStore) extract(ctx context.Context, src manifests.Fetcher, img *ma
 		}
 		layers[i] = st
 	}
-	budget, err := newBudget(w.fd, o.jobs(), need)
+	budget, err := newBudget(w.fd, o, need)
 	if err != nil {
 		return nil, err
 	}

@@ -128,8 +128,8 @@ func names(fd int) ([]string, error) {
 }
 
 // removeStep bounds the length of the paths removeTree gives to the kernel,
-// well below PATH_MAX.
-const removeStep = 2000
+// which walks them anew for each file.
+const removeStep = 256
 
 // removeTree removes name in dir and all below it; that it is not there is no
 // error. Directories that the owner closed to himself are opened first.

@@ -15,6 +15,7 @@ type Options struct {
 	Progress manifests.Progress // told of the bytes of layer blobs that are read
 	Limits   layertar.Limits    // of each layer; Compressed is set for each
 	Window   int64              // bytes a zstd layer's window may take; 0 means codec.DefaultWindow
+	Memory   int64              // bytes of names that may be held of all layers; 0 means DefaultMemory
 	// NoXattrs leaves out all extended attributes. It has no effect on a
 	// LayerStore, whose layers are shared.
 	NoXattrs bool

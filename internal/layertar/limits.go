@@ -61,6 +61,11 @@ func past(limit, format string, args ...any) error {
 	return &fault{Limit, fmt.Sprintf(format, args...), limit}
 }
 
+// Past is the error of a caller's own limit, which LimitPassed then names.
+func Past(limit, format string, args ...any) *Error {
+	return &Error{Kind: Limit, Err: past(limit, format, args...)}
+}
+
 // LimitPassed returns the name of the limit that err says was passed, "" if
 // there is none that a caller could move.
 func LimitPassed(err error) string {
