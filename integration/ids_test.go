@@ -428,6 +428,14 @@ func TestIDsRefused(t *testing.T) {
 	refused("usermod --add-subgids 100000-165535 ranger")
 	h.put("subgid", rangerGIDs)
 	h.ok("unpack", "--ids", "ranges", "owners.tar", "now")
+	fromEnv := h.command("unpack", "owners.tar", "env")
+	fromEnv.Env = append(fromEnv.Env, "IMGPACK_IDS=ranges")
+	if r := finish(t, fromEnv); r.code != 0 || !strings.Contains(r.stdout, "2 owners squashed") {
+		t.Errorf("IMGPACK_IDS: %+v", r)
+	}
+	if r := h.run("unpack", "--ids", "many", "owners.tar", "x"); r.code != 2 {
+		t.Errorf("%+v", r)
+	}
 
 	// Helpers: not the one in PATH, and none that root does not vouch for.
 	fake := h.path("newuidmap")
