@@ -132,13 +132,16 @@ func largestFirst(n int, size func(i int) int64) []int {
 	return order
 }
 
-// layer reads one layer to its proven end.
+// layer reads one layer to its end, which is proven unless it is spooled.
 func (g *gatherer) layer(ctx context.Context, t openTar, s *sink, progress manifests.Progress) error {
 	tar, err := openLayerTar(ctx, g.plan.source, t.Layer, progress)
 	if err != nil {
 		return err
 	}
 	defer tar.Close()
+	if g.spool != nil {
+		tar.unproven() // what is put together from the spool will be
+	}
 	if t.size == unknownSize {
 		if err := split.Tar(tar, s); err != nil {
 			return err

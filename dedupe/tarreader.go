@@ -18,7 +18,7 @@ import (
 // as; io.EOF means that its diffID is proven. Progress is told of the layer's
 // blob, whose size it adds up to. What is wrong with the layer is a
 // *manifests.ContentError. The caller closes the reader.
-func openLayerTar(ctx context.Context, source layerSource, l manifests.Layer, p manifests.Progress) (io.ReadCloser, error) {
+func openLayerTar(ctx context.Context, source layerSource, l manifests.Layer, p manifests.Progress) (*tarReader, error) {
 	t := &tarReader{stopped: ctx.Err, layer: l}
 	in, err := source.OpenLayer(ctx, l)
 	if err == nil {
@@ -39,9 +39,15 @@ func openLayerTar(ctx context.Context, source layerSource, l manifests.Layer, p 
 	if l.Compression != manifests.Uncompressed {
 		t.in = &boundedReader{in: content, left: maxTar(l), over: tooLarge(l)}
 	}
-	t.hash = l.DiffID.Algorithm().Hash()
+	if l.DiffID != l.Blob.Digest { // which Fetch proves
+		t.hash = l.DiffID.Algorithm().Hash()
+	}
 	return t, nil
 }
+
+// unproven leaves it to the caller to prove the diffID of what was read. Blobs
+// are what their digests say nevertheless.
+func (t *tarReader) unproven() { t.hash = nil }
 
 // tarReader gives a layer's tar, and proves it unless in does.
 type tarReader struct {
