@@ -59,17 +59,10 @@ func (f *Inflater) AtBorder() bool { return f.state == atBlock && f.n == 0 }
 // io.ErrShortBuffer when more input is needed, io.EOF at the end of the stream,
 // and otherwise an ErrFormat. All of out may be written to.
 func (f *Inflater) Inflate(out []byte, at, low int) (int, error) {
-	return inflate(f, out, at, low, f.fast)
+	return f.inflate(out, at, low, nil)
 }
 
-// InflateMarked is Inflate where what is before the beginning is unknown: out
-// holds values below 256 for bytes, and whatever else it begins with gets
-// copied like them.
-func (f *Inflater) InflateMarked(out []uint16, at, low int) (int, error) {
-	return inflate(f, out, at, low, f.fastMarked)
-}
-
-func inflate[T uint8 | uint16](f *Inflater, out []T, at, low int, fast func([]T, int, int) (int, error)) (int, error) {
+func (f *Inflater) inflate(out []byte, at, low int, u *Unknown) (int, error) {
 	var err error
 	for len(out)-at >= MinRoom {
 		switch f.state {
@@ -82,10 +75,15 @@ func inflate[T uint8 | uint16](f *Inflater, out []T, at, low int, fast func([]T,
 			}
 			f.unread()
 		case inStored:
-			at, err = stored(f, out, at)
+			at, err = f.stored(out, at)
 		case inTokens:
-			if at, err = fast(out, at, low); err == nil && f.state == inTokens {
-				at, err = slow(f, out, at, low)
+			if u == nil {
+				at, err = f.fast(out, at, low)
+			} else {
+				at, err = f.fastUnknown(out, at, u)
+			}
+			if err == nil && f.state == inTokens {
+				at, err = f.slow(out, at, low, u)
 			}
 			f.unread()
 		case atEnd:
@@ -111,16 +109,9 @@ func (f *Inflater) endBlock() {
 	}
 }
 
-func stored[T uint8 | uint16](f *Inflater, out []T, at int) (int, error) {
+func (f *Inflater) stored(out []byte, at int) (int, error) {
 	n := min(f.left, len(f.in)-f.pos, len(out)-at)
-	switch out := any(out).(type) {
-	case []uint8:
-		copy(out[at:at+n], f.in[f.pos:])
-	case []uint16:
-		for i, c := range f.in[f.pos : f.pos+n] {
-			out[at+i] = uint16(c)
-		}
-	}
+	copy(out[at:at+n], f.in[f.pos:])
 	f.pos += n
 	if f.left -= n; f.left == 0 {
 		f.endBlock()
@@ -132,7 +123,7 @@ func stored[T uint8 | uint16](f *Inflater, out []T, at int) (int, error) {
 
 // slow takes tokens one by one: where input or output ends, and up to where fast
 // may go on.
-func slow[T uint8 | uint16](f *Inflater, out []T, at, low int) (int, error) {
+func (f *Inflater) slow(out []byte, at, low int, u *Unknown) (int, error) {
 	for len(out)-at >= MinRoom {
 		t, err := f.token(&f.input)
 		switch {
@@ -142,13 +133,16 @@ func slow[T uint8 | uint16](f *Inflater, out []T, at, low int) (int, error) {
 			f.endBlock()
 			return at, nil
 		case !t.IsMatch():
-			out[at] = T(t & 0xff)
+			out[at] = byte(t)
 			at++
 			continue
 		}
 		d := t.Distance()
 		if d > at-low {
 			return at, errFar
+		}
+		if u != nil {
+			u.match(at, t.Length(), d)
 		}
 		for n := t.Length(); n > 0; n-- {
 			out[at] = out[at-d]

@@ -15,7 +15,9 @@ import "unsafe"
 // MaxLength, which may write 15 too many: 2 + 258 + 15 are less than MinRoom. A
 // match loads from low (low <= op-distance is tested before) to what it has
 // stored, and less than 16 elements beyond that. Positions are ints that only
-// these steps move, so none wraps around.
+// these steps move, so none wraps around. Bits of what is unknown: they are one
+// for each byte of output and 128 more, which InflateUnknown tests. Redo: copies
+// are in order, and it tests the last.
 
 func load64(b []byte, i int) uint64 {
 	return *(*uint64)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), i))
@@ -27,14 +29,4 @@ func store64(b []byte, i int, v uint64) {
 
 func store8(b []byte, i int, v uint8) {
 	*(*uint8)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), i)) = v
-}
-
-// copy4 copies 4 values. They do not overlap.
-func copy4(b []uint16, to, from int) {
-	p := unsafe.Pointer(unsafe.SliceData(b))
-	*(*uint64)(unsafe.Add(p, 2*to)) = *(*uint64)(unsafe.Add(p, 2*from))
-}
-
-func store16(b []uint16, i int, v uint16) {
-	*(*uint16)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), 2*i)) = v
 }

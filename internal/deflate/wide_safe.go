@@ -7,6 +7,3 @@ import "encoding/binary"
 func load64(b []byte, i int) uint64     { return binary.LittleEndian.Uint64(b[i:]) }
 func store64(b []byte, i int, v uint64) { binary.LittleEndian.PutUint64(b[i:], v) }
 func store8(b []byte, i int, v uint8)   { b[i] = v }
-func copy4(b []uint16, to, from int)    { copy(b[to:to+4], b[from:from+4]) }
-
-func store16(b []uint16, i int, v uint16) { b[i] = v }

@@ -4,26 +4,36 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
 
 // ahead decodes beside its reader, who reads the input. That is cut into
-// segments, if it can be where a block or a member seems to begin; those are
-// decoded on speculation while the ones before still are. One goroutine takes all
-// of them in order, proves what was speculated, and hands on content.
+// segments, if it can be where a block or a member seems to begin. One worker at
+// a time has the turn: it decodes in order and hands on content. Where cores are
+// idle others decode later segments on speculation; who gets the turn at such a
+// segment proves what was speculated and goes on from there. Nobody ever waits
+// for a turn: a worker that can do no more for a segment leaves it.
 type ahead struct {
-	crew   crew
-	flight int           // segments that may be under way while borders are looked for
-	in     chan *segment // never full
-	out    chan result
-	done   chan struct{} // closed by close
-	once   sync.Once
-	cut    cutter
-	sent   int   // segments that are under way
-	number int64 // of the next segment
-	ended  bool
-	last   *piece // that the reader has
+	jobs  int
+	cores int32 // of the machine
+	out   chan result
+	done  chan struct{} // closed by close
+	once  sync.Once
+	over  atomic.Bool // nothing more is wanted
+	cut   cutter
+	held  atomic.Int32 // pieces of which it is not known yet whether they are right
+
+	// Of the reader.
+	sent  int // segments that are under way
+	ended bool
+	last  *piece // that the reader has
+
+	mu      sync.Mutex
+	line    []*segment // under way: the first has the turn
+	turn    *decoder   // when there is no segment
+	workers int
 }
 
 // result is content, the end of a segment, or the end.
@@ -35,23 +45,23 @@ type result struct {
 }
 
 func newAhead(jobs int) *ahead {
-	flight := 2*jobs + 1
-	a := &ahead{
-		flight: flight, in: make(chan *segment, flight+1), out: make(chan result, 2), done: make(chan struct{}),
+	d := new(decoder)
+	d.start(newPiece())
+	return &ahead{
+		jobs: jobs, cores: int32(runtime.GOMAXPROCS(0)), turn: d, cut: cutter{min: segmentMin},
+		out: make(chan result, 2), done: make(chan struct{}),
 	}
-	a.crew = crew{room: jobs - 1, cores: int32(runtime.GOMAXPROCS(0)), done: a.done}
-	go a.run()
-	return a
 }
 
 func (a *ahead) close() {
+	a.over.Store(true)
 	a.once.Do(func() { close(a.done) })
 }
 
 // more gets more content or the error. It reads on when no content is there yet.
 func (a *ahead) more(src *source) ([]byte, error) {
 	if a.last != nil {
-		pieces.Put(a.last)
+		a.last.free()
 		a.last = nil
 	}
 	for {
@@ -59,7 +69,7 @@ func (a *ahead) more(src *source) ([]byte, error) {
 		select {
 		case r = <-a.out:
 		default:
-			if !a.ended && (a.sent < 3 || a.sent < a.flight && a.cut.searches()) {
+			if !a.ended && (a.sent < 3 || a.sent < 2*a.jobs+1 && a.cut.searches()) {
 				a.send(src)
 				continue
 			}
@@ -77,48 +87,129 @@ func (a *ahead) more(src *source) ([]byte, error) {
 	}
 }
 
+// decoding is how many workers there are, of all readers. Speculation is only for
+// cores that would be idle: it costs more.
+var decoding atomic.Int32
+
+// heldPieces bounds for each job what is decoded on speculation.
+const heldPieces = 8
+
 // send reads a segment and sends it on its way.
 func (a *ahead) send(src *source) {
 	g := a.cut.next(src, a.sent == 0)
 	a.ended = g.last
 	a.sent++
-	if g.spec != nil {
-		g.spec.data, g.spec.number = g.data, a.number
-		a.crew.add(g.spec)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.line = append(a.line, g)
+	d := a.turn
+	if a.turn = nil; d == nil {
+		if a.workers >= a.jobs || decoding.Load() >= a.cores {
+			return
+		}
+		if g = a.speculation(); g == nil {
+			return
+		}
 	}
-	a.number++
-	a.in <- g
+	a.workers++
+	decoding.Add(1)
+	go a.work(g, d)
 }
 
-// decoding is how many goroutines decode, of all readers. Speculation is only for
-// cores that would be idle: it costs a third more.
-var decoding atomic.Int32
-
-var errStopped = errors.New("stopped")
-
-// run takes the segments in order.
-func (a *ahead) run() {
-	var d decoder
-	d.start(newPiece())
-	for {
-		var g *segment
-		select {
-		case g = <-a.in:
-		case <-a.done:
-			return
-		}
-		decoding.Add(1)
-		err := a.take(&d, g)
-		decoding.Add(-1)
-		a.crew.at.Add(1)
-		if err == nil && !a.put(result{used: true}) {
-			return
-		}
-		if err != nil {
-			a.put(result{err: err})
-			return
+// speculation takes the first segment that can be decoded on speculation, or nil.
+// It is called with mu held.
+func (a *ahead) speculation() *segment {
+	if a.over.Load() || int(a.held.Load()) >= heldPieces*a.jobs {
+		return nil
+	}
+	for _, g := range a.line[min(1, len(a.line)):] {
+		if g.spec != nil && g.spec.state == unbegun {
+			g.spec.state = begun
+			return g
 		}
 	}
+	return nil
+}
+
+// work decodes a segment: in order with d, which has the turn, or else on
+// speculation. Then it goes on with others, as long as there are some.
+func (a *ahead) work(g *segment, d *decoder) {
+	for g != nil {
+		if d == nil {
+			d = a.speculate(g)
+		}
+		for d != nil {
+			if err := a.take(d, g); err != nil {
+				a.over.Store(true)
+				a.put(result{err: err})
+				break
+			}
+			if !a.put(result{used: true}) {
+				break
+			}
+			if g = a.pass(d); g == nil {
+				break
+			}
+		}
+		d, g = nil, a.next()
+	}
+}
+
+// next is what a worker without the turn does next. If that is nothing, it is
+// none any more.
+func (a *ahead) next() *segment {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if decoding.Load() <= a.cores {
+		if g := a.speculation(); g != nil {
+			return g
+		}
+	}
+	a.workers--
+	decoding.Add(-1)
+	return nil
+}
+
+// pass ends the turn of the first segment. It returns the next, if nobody is at
+// work on that; otherwise d is handed over.
+func (a *ahead) pass(d *decoder) *segment {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.line = slices.Delete(a.line, 0, 1)
+	if len(a.line) == 0 {
+		a.turn = d
+		return nil
+	}
+	g := a.line[0]
+	if s := g.spec; s != nil {
+		if s.state == begun {
+			s.turn.Store(d)
+			return nil
+		}
+		s.state = begun
+	}
+	return g
+}
+
+// speculate decodes a segment until it has the turn, which it returns, or can do
+// no more.
+func (a *ahead) speculate(g *segment) *decoder {
+	s := g.spec
+	for !a.over.Load() && int(a.held.Load()) < heldPieces*a.jobs {
+		had := len(s.pieces)
+		more := s.step(g.data)
+		a.held.Add(int32(len(s.pieces) - had))
+		if !more {
+			break
+		}
+		if d := s.turn.Load(); d != nil {
+			return d
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.state = left
+	return s.turn.Load()
 }
 
 func (a *ahead) put(r result) bool {
@@ -130,7 +221,16 @@ func (a *ahead) put(r result) bool {
 	}
 }
 
-// take decodes a segment.
+var errStopped = errors.New("stopped")
+
+// waiting tells that nothing more can be decoded than the segment that is now.
+func (a *ahead) waiting() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.line) == 1
+}
+
+// take decodes a segment in order.
 func (a *ahead) take(d *decoder, g *segment) error {
 	if g.last {
 		defer segments.Put(g)
@@ -155,7 +255,7 @@ func (a *ahead) take(d *decoder, g *segment) error {
 	for {
 		err := d.run()
 		// What there is goes out when the piece is full or the reader may wait.
-		if p := d.p; p.to > p.from && (err != io.ErrShortBuffer || len(a.in) == 0) {
+		if p := d.p; p.to > p.from && (err != io.ErrShortBuffer || a.waiting()) {
 			r := result{b: p.content()}
 			if p.from = p.to; p.isFull() {
 				r.p, d.p = p, newPiece()
@@ -187,21 +287,14 @@ func (a *ahead) adopt(d *decoder, g *segment) (bool, error) {
 	} else {
 		fits = fits && d.phase == inContent && d.f.AtBorder()
 	}
-	if s.claim() {
-		// Nobody has begun it; decoding it here costs less than on speculation.
+	if s.d.f == nil {
+		// Decoding it in order costs less.
 		if !fits {
 			a.cut.judge(false)
 		}
 		return false, nil
 	}
-	if !fits {
-		s.stop.Store(true)
-	}
-	select {
-	case <-s.ready:
-	case <-a.done:
-		return false, errStopped
-	}
+	a.held.Add(-int32(len(s.pieces)))
 	before := d.p
 	fits = fits && !s.wrong && s.resolve(before)
 	if a.cut.judge(fits); !fits {
@@ -212,23 +305,19 @@ func (a *ahead) adopt(d *decoder, g *segment) (bool, error) {
 	if !a.put(result{b: before.content(), p: before}) {
 		return false, errStopped
 	}
-	for _, p := range s.pieces {
-		if !s.member {
-			d.count(p.content())
-		}
-		if p == s.pieces[len(s.pieces)-1] {
-			next := newPiece()
-			next.follow(p)
-			s.d.p = next
-		}
-		if !a.put(result{b: p.content(), p: p}) {
-			return false, errStopped
-		}
-	}
+	inflaters.Put(d.f)
 	if s.member {
 		*d = s.d
 	} else {
 		d.f, d.p, d.phase = s.d.f, s.d.p, s.d.phase
+	}
+	for _, p := range s.pieces {
+		if !s.member {
+			d.count(p.content())
+		}
+		if p != d.p && !a.put(result{b: p.content(), p: p}) {
+			return false, errStopped
+		}
 	}
 	return true, nil
 }

@@ -22,9 +22,11 @@ var segments = sync.Pool{New: func() any { return &segment{room: make([]byte, he
 
 // cutter cuts the input into segments.
 type cutter struct {
+	min     int          // length of a segment that may be cut: segmentMin, less in tests
 	spec    *spec        // for the next segment
 	failed  atomic.Int32 // speculations in a row
 	without int          // segments in a row
+	tail    []byte       // read, for the next segment
 }
 
 // judge counts failures.
@@ -41,35 +43,50 @@ func (c *cutter) searches() bool { return c.without < patience && c.failed.Load(
 
 // next reads the next segment. If the decoder waits for it, it may be short.
 func (c *cutter) next(src *source, waits bool) *segment {
-	g := segments.Get().(*segment)
-	*g = segment{room: g.room, spec: c.spec}
-	c.spec = nil
-	search := c.searches()
-	want := segmentMin
-	if search {
-		want = segmentMax
-	}
+	g := segments.Get().(*segment).reset()
+	g.spec, c.spec = c.spec, nil
+	g.data = append(g.data, c.tail...)
+	c.tail = c.tail[:0]
+	want := c.min
 	if waits {
 		want = 1
 	}
-	if !src.fill(g, want) {
+	if !src.fill(g, want, c.min) {
 		g.last, g.err, g.spec = true, src.err, nil
 		return g
 	}
-	if !search || len(g.data) < segmentMin {
-		return g
+	if c.searches() && len(g.data) >= c.min {
+		c.find(src, g)
 	}
-	at, member := border(g.data, segmentMin)
-	if at < 0 {
-		c.without++
-		return g
-	}
-	c.without = 0
-	src.tail = append([]byte(nil), g.data[at:]...)
-	g.data = g.data[:at]
-	c.spec = newSpec(member)
 	return g
 }
+
+// find reads on to where the segment may end, step by step: what is behind that is
+// copied.
+func (c *cutter) find(src *source, g *segment) {
+	for from := c.min; from < segmentMax-borderSize; {
+		to := min(from+c.min/4, segmentMax)
+		src.fill(g, to, to)
+		at, member := border(g.data, from)
+		if len(g.data) == to && to < segmentMax && (at < 0 || at > to-borderSize) {
+			from = to - borderSize // what is there may be the beginning of more
+			continue
+		}
+		if at < 0 {
+			break
+		}
+		c.without = 0
+		c.tail = append(c.tail, g.data[at:]...)
+		g.data = g.data[:at]
+		c.spec = newSpec(member)
+		return
+	}
+	c.without++
+}
+
+// borderSize is within how many bytes a border can be told: a flush, the rest of
+// a member's trailer, a magic number.
+const borderSize = 16
 
 // border finds where a block or member seems to begin, at least from on: behind
 // an empty stored block, which is how encoders flush, or at the magic number of a
@@ -87,13 +104,4 @@ func border(data []byte, from int) (at int, member bool) {
 		return from + i, true
 	}
 	return at, false
-}
-
-// newSpec returns what is to decode from a border on.
-func newSpec(member bool) *spec {
-	s := &spec{member: member, ready: make(chan struct{})}
-	if s.d.phase = inContent; member {
-		s.d.phase = inHeader
-	}
-	return s
 }

@@ -17,14 +17,26 @@ const pieceSize = 256 << 10
 
 // piece is content, with what was before it as far as matches reach.
 type piece struct {
-	buf      []byte // deflate.Window of what was before, the content, slack
-	from, to int    // the content
-	low      int    // where the member begins, or what is still known of it
+	buf      []byte         // deflate.Window of what was before, the content, slack
+	from, to int            // the content
+	low      int            // where the member begins, or what is still known of it
+	copies   []deflate.Copy // to do again when it is known what was before
 }
 
-var pieces = sync.Pool{New: func() any {
-	return &piece{buf: make([]byte, deflate.Window+pieceSize+deflate.MinRoom)}
-}}
+const pieceRoom = deflate.Window + pieceSize + deflate.MinRoom
+
+var pieces = sync.Pool{New: func() any { return &piece{buf: make([]byte, pieceRoom)} }}
+
+// copiesKept bounds what a piece that nobody needs holds on to.
+const copiesKept = 1 << 15
+
+// free gives a piece back.
+func (p *piece) free() {
+	if p.copies = p.copies[:0]; cap(p.copies) > copiesKept {
+		p.copies = nil
+	}
+	pieces.Put(p)
+}
 
 // newPiece returns a piece before which nothing is.
 func newPiece() *piece {
@@ -35,9 +47,15 @@ func newPiece() *piece {
 
 // follow makes p an empty piece that goes on after q, which may be p itself.
 func (p *piece) follow(q *piece) {
+	p.precede(q)
+	p.from, p.to = deflate.Window, deflate.Window
+}
+
+// precede puts before p the end of q.
+func (p *piece) precede(q *piece) {
 	known := min(q.to-q.low, deflate.Window)
 	copy(p.buf[deflate.Window-known:deflate.Window], q.buf[q.to-known:q.to])
-	p.from, p.to, p.low = deflate.Window, deflate.Window, deflate.Window-known
+	p.low = deflate.Window - known
 }
 
 // isFull tells that decoding into p what comes next is not worth while.
@@ -55,7 +73,15 @@ type segment struct {
 }
 
 // inputs are segments for one job.
-var inputs = sync.Pool{New: func() any { return &segment{room: make([]byte, headroom+64<<10)} }}
+var inputs = sync.Pool{New: func() any { return &segment{room: make([]byte, headroom+inputSize)} }}
+
+const inputSize = 64 << 10
+
+// reset makes a segment empty.
+func (g *segment) reset() *segment {
+	*g = segment{room: g.room, data: g.room[headroom:headroom]}
+	return g
+}
 
 // What is left of a segment is less than a header of a block, whose code lengths
 // take at most 318 × 14 bits.
@@ -86,7 +112,8 @@ type decoder struct {
 }
 
 func (d *decoder) start(p *piece) {
-	d.f, d.p = new(deflate.Inflater), p
+	d.f, d.p = inflaters.Get().(*deflate.Inflater), p
+	d.f.Reset()
 }
 
 // spare returns the segment for the next input, with one job.
@@ -94,13 +121,14 @@ func (d *decoder) spare() *segment {
 	if d.other == nil {
 		d.other = inputs.Get().(*segment)
 	}
-	return d.other
+	return d.other.reset()
 }
 
 // free gives back what a decoder with one job holds.
 func (d *decoder) free() {
 	if d.p != nil {
-		pieces.Put(d.p)
+		inflaters.Put(d.f)
+		d.p.free()
 	}
 	for _, g := range []*segment{d.g, d.other} {
 		if g != nil {

@@ -120,7 +120,7 @@ func (z *Reader) more() {
 		if err == io.ErrShortBuffer {
 			if d.p.to > d.p.from {
 				err = nil // first what there is
-			} else if s := d.spare(); z.src.fill(s, 1) {
+			} else if s := d.spare(); z.src.fill(s, 1, inputSize) {
 				d.feed(s)
 				continue
 			} else {
@@ -146,21 +146,18 @@ func (z *Reader) Close() error {
 
 // source reads into segments.
 type source struct {
-	r    io.Reader
-	err  error // of r, io.EOF too
-	tail []byte
+	r   io.Reader
+	err error // of r, io.EOF too
 }
 
 // noProgress is how many reads in a row may give nothing.
 const noProgress = 100
 
-// fill reads until a segment has at least atLeast bytes. It tells whether it has
-// any; if not, err is set.
-func (s *source) fill(g *segment, atLeast int) bool {
-	g.data = append(g.room[headroom:headroom], s.tail...)
-	s.tail = nil
+// fill reads until a segment has at least atLeast bytes, and at most atMost. It
+// tells whether it has any; if not, err is set.
+func (s *source) fill(g *segment, atLeast, atMost int) bool {
 	for idle := 0; len(g.data) < atLeast && s.err == nil; {
-		n, err := s.r.Read(g.data[len(g.data):cap(g.data)])
+		n, err := s.r.Read(g.data[len(g.data):atMost])
 		g.data = g.data[:len(g.data)+n]
 		if s.err = err; n > 0 {
 			idle = 0

@@ -87,6 +87,14 @@ func unpack(r io.Reader, jobs int) ([]byte, error) {
 	return io.ReadAll(z)
 }
 
+// crowd unpacks with many workers on tiny segments.
+func crowd(r io.Reader) ([]byte, error) {
+	z := NewReader(r, Options{Jobs: MaxJobs})
+	defer z.Close()
+	z.a.cores, z.a.cut.min = 1000, 256
+	return io.ReadAll(z)
+}
+
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 // check decodes z in all ways, and wants data.
@@ -102,6 +110,9 @@ func check(t *testing.T, name string, z, data []byte) {
 			t.Errorf("%s, %d jobs, copied: %d of %d bytes, %v", name, jobs, n, len(data), err)
 		}
 		r.Close()
+		if got, err := crowd(bytes.NewReader(z)); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s, by a crowd: %d of %d bytes, %v", name, len(got), len(data), err)
+		}
 		if len(z) > 200_000 {
 			continue
 		}
@@ -278,6 +289,33 @@ func TestFlippedBits(t *testing.T) {
 	}
 }
 
+// TestDamage wants the same said of damaged streams in all ways.
+func TestDamage(t *testing.T) {
+	data := mixed(400_000)
+	g := rand.New(rand.NewPCG(7, 7))
+	for name, z := range map[string][]byte{
+		"pgzip": pgzipped(t, data, 5, 70_000), "members": join(packed(t, data[:50_000], 6), packed(t, data[50_000:], 9), packed(t, data, 1)),
+	} {
+		for i := range 60 {
+			bad := bytes.Clone(z)
+			at := g.IntN(len(z))
+			switch i % 3 {
+			case 0:
+				bad[at] ^= 1 << g.IntN(8)
+			case 1:
+				bad = bad[:at]
+			case 2: // another part of the stream
+				copy(bad[at:min(at+1000, len(bad))], z[g.IntN(len(z)):])
+			}
+			want, wantErr := unpack(bytes.NewReader(bad), 1)
+			got, err := crowd(bytes.NewReader(bad))
+			if fmt.Sprint(err) != fmt.Sprint(wantErr) || !bytes.Equal(got, want) {
+				t.Fatalf("%s, damage %d at %d: %d bytes, %v; with one job %d, %v", name, i, at, len(got), err, len(want), wantErr)
+			}
+		}
+	}
+}
+
 func TestErrorsOfTheSource(t *testing.T) {
 	broken := errors.New("disk on fire")
 	data := mixed(2_000_000)
@@ -359,6 +397,10 @@ func FuzzReader(f *testing.F) {
 	f.Add(pgzipped(f, mixed(60_000), 5, 20_000))
 	f.Fuzz(func(t *testing.T, z []byte) {
 		got, err := unpack(bytes.NewReader(z), 1)
+		many, manyErr := crowd(bytes.NewReader(z))
+		if !bytes.Equal(got, many) || fmt.Sprint(err) != fmt.Sprint(manyErr) {
+			t.Fatalf("%d bytes, %v; by a crowd %d, %v", len(got), err, len(many), manyErr)
+		}
 		slow, slowErr := unpack(iotest.OneByteReader(bytes.NewReader(z)), 2)
 		if !bytes.Equal(got, slow) || fmt.Sprint(err) != fmt.Sprint(slowErr) {
 			t.Fatalf("%d bytes, %v; bytewise %d, %v", len(got), err, len(slow), slowErr)

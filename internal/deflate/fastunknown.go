@@ -1,11 +1,13 @@
 package deflate
 
-// fastMarked is fast for values of 16 bits.
-func (f *Inflater) fastMarked(out []uint16, op, low int) (int, error) {
+// fastCopies is fast that puts matches of what is unknown into copies, while there
+// is room. It returns their number.
+func (f *Inflater) fastCopies(out []byte, op int, u *Unknown, copies []Copy) (int, int, error) {
 	if len(f.in)-f.pos < enterRoom || len(out)-op < MinRoom {
-		return op, nil
+		return op, 0, nil
 	}
 	t := f.tables
+	bitmap, k := u.bits, 0
 	bits, n := f.bits, f.n
 	in, pos := f.in, f.pos
 	lastIn, lastOut := len(in)-tailRoom, len(out)-MinRoom
@@ -15,21 +17,21 @@ func (f *Inflater) fastMarked(out []uint16, op, low int) (int, error) {
 	pos += int(^n >> 3 & 7)
 	n |= 56
 	e := t.lit[bits&(1<<litBits-1)]
-	for pos <= lastIn && op <= lastOut {
+	for pos <= lastIn && op <= lastOut && k < len(copies) {
 		if e&entryLiteral != 0 {
 			bits >>= e & 63
 			n -= uint(e)
-			store16(out, op, uint16(e>>16))
+			store8(out, op, uint8(e>>16))
 			op++
 			if e = t.lit[bits&(1<<litBits-1)]; e&entryLiteral != 0 {
 				bits >>= e & 63
 				n -= uint(e)
-				store16(out, op, uint16(e>>16))
+				store8(out, op, uint8(e>>16))
 				op++
 				if e = t.lit[bits&(1<<litBits-1)]; e&entryLiteral != 0 {
 					bits >>= e & 63
 					n -= uint(e)
-					store16(out, op, uint16(e>>16))
+					store8(out, op, uint8(e>>16))
 					op++
 					e = t.lit[bits&(1<<litBits-1)]
 					bits |= load64(in, pos) << (n & 63)
@@ -48,7 +50,7 @@ func (f *Inflater) fastMarked(out []uint16, op, low int) (int, error) {
 			if e&entryLiteral != 0 {
 				bits >>= e & 63
 				n -= uint(e)
-				store16(out, op, uint16(e>>16))
+				store8(out, op, uint8(e>>16))
 				op++
 				e = t.lit[bits&(1<<litBits-1)]
 				bits |= load64(in, pos) << (n & 63)
@@ -91,31 +93,41 @@ func (f *Inflater) fastMarked(out []uint16, op, low int) (int, error) {
 		bits |= load64(in, pos) << (n & 63)
 		pos += int(^n >> 3 & 7)
 		n |= 56
-		if distance > op-low {
+		from := op - distance
+		if from < 0 {
 			err = errFar
 			break
 		}
-		copyMarked(out, op, distance, length)
-		op += length
+		v := load64(bitmap, from>>3) >> (from & 7) & (1<<(length&63) - 1)
+		if length > loadBits || distance < length {
+			if u.mark(op, length, distance) {
+				copies[k] = newCopy(op, length, distance)
+				k++
+			}
+		} else {
+			store64(bitmap, op>>3, load64(bitmap, op>>3)|v<<(op&7))
+			copies[k] = newCopy(op, length, distance)
+			k += int((v | -v) >> 63)
+		}
+		if distance < 8 {
+			copyNear(out, op, distance, length)
+			op += length
+		} else {
+			end := op + length
+			store64(out, op, load64(out, from))
+			store64(out, op+8, load64(out, from+8))
+			for op += 16; op < end; op += 16 {
+				from += 16
+				store64(out, op, load64(out, from))
+				store64(out, op+8, load64(out, from+8))
+			}
+			op = end
+		}
 	}
 	f.pos, f.bits, f.n = pos, bits, n&63
 	f.unread()
 	if ended {
 		f.endBlock()
 	}
-	return op, err
-}
-
-// copyMarked copies a match.
-func copyMarked(out []uint16, op, distance, length int) {
-	end := op + length
-	if distance < 4 {
-		for ; op < end; op++ {
-			out[op] = out[op-distance]
-		}
-		return
-	}
-	for ; op < end; op += 4 {
-		copy4(out, op, op-distance)
-	}
+	return op, k, err
 }
