@@ -158,7 +158,7 @@ func (x *tarWriter) layer(ctx context.Context, t *Tree, i int, files map[*record
 		return nil
 	}
 	records := t.layers[i]
-	j := &job{src: t.image.Source, img: t.image.Image, index: i, options: Options{Limits: t.limits}, progress: progress}
+	j := &job{src: t.image.Source, img: t.image.Image, index: i, options: t.bounds, progress: progress}
 	return j.each(ctx, func(e *layertar.Entry, content io.Reader) error {
 		if len(records) == 0 || records[0].name != e.Name || records[0].kind == layertar.File && records[0].size != e.Size {
 			return &layertar.Error{Kind: layertar.Malformed, Entry: e.Name, Err: errors.New("the layer has changed since it was first read")}

@@ -22,7 +22,7 @@ import (
 // A Tree does not change and is safe for concurrent use.
 type Tree struct {
 	image  TreeImage
-	limits layertar.Limits
+	bounds Options
 	root   *inode
 	layers [][]*record // by layer; as the tars have them, one for each entry
 }
@@ -39,7 +39,11 @@ type TreeOptions struct {
 	Digests  bool               // of files' content, for Diff
 	Progress manifests.Progress // told of the bytes of layer blobs that are read
 	Limits   layertar.Limits    // of each layer; Compressed is set for each
+	Window   int64              // bytes a zstd layer's window may take; 0 means codec.DefaultWindow
 }
+
+// bounds are those options that go for every reading of a layer.
+func (o TreeOptions) bounds() Options { return Options{Limits: o.Limits, Window: o.Window} }
 
 // Node is something in a Tree, under one of its names.
 type Node struct {
@@ -86,7 +90,7 @@ func ReadTrees(ctx context.Context, images []TreeImage, o TreeOptions) ([]*Tree,
 	}
 	trees := make([]*Tree, len(images))
 	for i, im := range images {
-		t := &Tree{image: im, limits: o.Limits}
+		t := &Tree{image: im, bounds: o.bounds()}
 		for _, l := range im.Image.Layers {
 			t.layers = append(t.layers, read[l.DiffID])
 		}

@@ -135,6 +135,22 @@ func (t *Tree) resolve(g glob) glob {
 	return found
 }
 
+// Has reports whether a pattern, as in TarOptions.Paths, matches anything. One
+// that does not parse matches nothing.
+func (t *Tree) Has(pattern string) bool {
+	g, err := parseGlob(pattern)
+	return err == nil && t.has(g)
+}
+
+func (t *Tree) has(g glob) bool {
+	return t.root.walk(".", func(path string, _ *inode) error {
+		if g.match(path) {
+			return io.EOF
+		}
+		return nil
+	}) == io.EOF
+}
+
 // choose returns a test for what patterns take of the tree, all of it if there
 // are none, and a *manifests.NotFoundError if one of them takes nothing.
 func (t *Tree) choose(patterns []string) (func(path string) bool, error) {
@@ -143,16 +159,9 @@ func (t *Tree) choose(patterns []string) (func(path string) bool, error) {
 		return func(string) bool { return true }, err
 	}
 	for i, g := range globs {
-		g = t.resolve(g)
-		globs[i] = g
-		err := t.root.walk(".", func(path string, _ *inode) error {
-			if g.match(path) {
-				return io.EOF
-			}
-			return nil
-		})
-		if err == nil {
-			return nil, &manifests.NotFoundError{Subject: "path " + quote.Text(g.text)}
+		globs[i] = t.resolve(g)
+		if !t.has(globs[i]) {
+			return nil, &manifests.NotFoundError{Subject: "path " + quote.Text(g.text), In: "the image"}
 		}
 	}
 	return anyGlob(globs), nil

@@ -42,7 +42,7 @@ func readLayers(ctx context.Context, images []TreeImage, o TreeOptions) (map[dig
 				continue
 			}
 			r := &treeReader{digests: o.Digests, memory: &memory,
-				job: job{src: im.Source, img: im.Image, index: i, options: Options{Limits: o.Limits}, progress: o.Progress}}
+				job: job{src: im.Source, img: im.Image, index: i, options: o.bounds(), progress: o.Progress}}
 			known[l.DiffID] = r
 			readers = append(readers, r)
 		}

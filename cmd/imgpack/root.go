@@ -62,7 +62,7 @@ var commands = []func(*app) *cobra.Command{
 	newPackCommand, newVerifyCommand,
 	newSaveCommand, newLoadCommand, newPullCommand, newPushCommand,
 	newImagesCommand, newTreeCommand, newInspectCommand, newHistoryCommand,
-	newUnpackCommand, newRunCommand,
+	newUnpackCommand, newExportCommand, newRunCommand,
 	newTagCommand, newRmiCommand, newGCCommand,
 	newVersionCommand, newCompletionCommand,
 }
