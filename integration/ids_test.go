@@ -3,16 +3,11 @@
 package integration
 
 import (
-	"archive/tar"
-	"bytes"
-	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,150 +16,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	rangerID = 4321
-	// Of groups there are two ranges, and of users one.
-	rangerUIDs = "ranger:700000:65536\n"
-	rangerGIDs = "ranger:800000:30000\n4321:900000:35536\n"
-)
-
-// asRanger makes the host's commands run as an ordinary user with ranges of
-// ids. The user exists in a mount namespace of the test's thread alone, so that
-// nothing of this machine changes; commands must be started by the test's own
-// goroutine.
-func (h *host) asRanger(subuid, subgid string) *host {
-	h.t.Helper()
-	need(h.t, "newuidmap", "newgidmap")
-	h.asUser(rangerID)
-	runtime.LockOSThread() // never unlocked: the thread and its mounts go with the goroutine
-	must := func(err error) {
-		h.t.Helper()
-		if err != nil {
-			h.t.Fatal(err)
-		}
-	}
-	must(unix.Unshare(unix.CLONE_NEWNS))
-	must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	var err error
-	h.etc, err = os.MkdirTemp(workDir, "etc-")
-	must(err)
-	h.t.Cleanup(func() { os.RemoveAll(h.etc) })
-	must(os.Chmod(h.etc, 0o755))
-	for name, text := range map[string]string{
-		"passwd": "root:x:0:0::/root:/bin/sh\nranger:x:4321:4321::/:/bin/sh\n", "group": "root:x:0:\nranger:x:4321:\n",
-		"subuid": "other:100000:65536\n" + subuid, "subgid": "other:100000:65536\n" + subgid,
-	} {
-		h.put(name, text)
-		must(unix.Mount(filepath.Join(h.etc, name), "/etc/"+name, "", unix.MS_BIND, ""))
-	}
-	return h
-}
-
-// put replaces a file of the ranger's /etc.
-func (h *host) put(name, text string) {
-	h.t.Helper()
-	if err := os.WriteFile(filepath.Join(h.etc, name), []byte(text), 0o644); err != nil {
-		h.t.Fatal(err)
-	}
-}
-
-// rangerIn is what an id of the ranger's ranges is inside.
-func rangerIn(id, user int, ranges [][3]int) int {
-	if id == user {
-		return 0
-	}
-	for _, r := range ranges {
-		if id >= r[1] && id < r[1]+r[2] {
-			return r[0] + id - r[1]
-		}
-	}
-	return -1
-}
-
-var ownerText = regexp.MustCompile(`owner (\d+):(\d+)`)
-
-// rangerView is a listing as root of the ranger's namespace sees it: ids are
-// mapped back, and file capabilities are his (version 2, not 3 with an owner).
-func rangerView(all map[string]string) map[string]string {
-	view := map[string]string{}
-	for name, text := range all {
-		text = ownerText.ReplaceAllStringFunc(text, func(s string) string {
-			m := ownerText.FindStringSubmatch(s)
-			uid, _ := strconv.Atoi(m[1])
-			gid, _ := strconv.Atoi(m[2])
-			return fmt.Sprintf("owner %d:%d", rangerIn(uid, rangerID, [][3]int{{1, 700000, 65536}}),
-				rangerIn(gid, rangerID, [][3]int{{1, 800000, 30000}, {30001, 900000, 35536}}))
-		})
-		view[name] = regexp.MustCompile(`(security\.capability=0100000)3(\w{32})e1100000`).ReplaceAllString(text, "${1}2$2")
-	}
-	return view
-}
-
 // TestIDsSameTree: with ranges an ordinary user gets exactly root's tree.
 func TestIDsSameTree(t *testing.T) {
-	for _, name := range []string{"redis:1"} {
-		t.Run(name, func(t *testing.T) {
-			h := newHost(t).asRanger(rangerUIDs, rangerGIDs)
-			ref := pick(t, name)
-			h.ok("pull", ref)
-			h.ok("unpack", "--ids", "ranges", "store:"+ref, "ranges")
-			h.ok("unpack", "store:"+ref, "one")
-			root := newHost(t)
-			root.ok("pull", ref)
-			root.ok("unpack", "store:"+ref, "tree")
-			sameTree(t, name, listing(t, root.path("tree")), rangerView(listing(t, h.path("ranges"))))
-			for entry, text := range listing(t, h.path("one")) {
-				if !strings.Contains(text, "owner 4321:4321") {
-					t.Fatalf("with one id: %s has %s", entry, text)
-				}
-			}
-		})
-	}
-}
-
-// ownersImage is a docker archive of one layer with all kinds of owners.
-func ownersImage(t *testing.T, path string) {
-	t.Helper()
-	var layer bytes.Buffer
-	w := tar.NewWriter(&layer)
-	capability := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // net_raw
-	for _, f := range []tar.Header{
-		{Name: "d/", Mode: 0o2750, Uid: 999, Gid: 998, Typeflag: tar.TypeDir},
-		{Name: "d/closed/", Mode: 0, Uid: 999, Gid: 998, Typeflag: tar.TypeDir},
-		{Name: "d/closed/f", Mode: 0, Uid: 5, Gid: 6},
-		{Name: "d/suid", Mode: 0o6755, Uid: 999, Gid: 30005, Size: 4},
-		{Name: "d/link", Typeflag: tar.TypeLink, Linkname: "d/suid"},
-		{Name: "d/soft", Typeflag: tar.TypeSymlink, Linkname: "suid", Uid: 7, Gid: 8},
-		{Name: "cap", Mode: 0o755, Uid: 0, Gid: 1, PAXRecords: map[string]string{"SCHILY.xattr.security.capability": capability}},
-		{Name: "last", Mode: 0o600, Uid: 65536, Gid: 65536},
-		{Name: "outside", Mode: 0o600, Uid: 65537, Gid: 0},
-		{Name: "group-outside", Mode: 0o600, Uid: 5, Gid: 65537},
-	} {
-		f.ModTime, f.Format = time.Unix(1_700_000_000, 0), tar.FormatPAX
-		if err := w.WriteHeader(&f); err != nil {
-			t.Fatal(err)
+	h := newHost(t).asRanger(rangerUIDs, rangerGIDs)
+	ref := pick(t, "redis:1")
+	h.ok("pull", ref)
+	h.ok("unpack", "--ids", "ranges", "store:"+ref, "ranges")
+	h.ok("unpack", "store:"+ref, "one")
+	root := newHost(t)
+	root.ok("pull", ref)
+	root.ok("unpack", "store:"+ref, "tree")
+	sameTree(t, ref, listing(t, root.path("tree")), rangerView(listing(t, h.path("ranges"))))
+	for entry, text := range listing(t, h.path("one")) {
+		if !strings.Contains(text, "owner 4321:4321") {
+			t.Fatalf("with one id: %s has %s", entry, text)
 		}
-		if _, err := w.Write(make([]byte, f.Size)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w.Close()
-	var out bytes.Buffer
-	o := tar.NewWriter(&out)
-	config := fmt.Sprintf(`{"architecture":%q,"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:%x"]},"config":{"Cmd":["/none"]}}`,
-		runtime.GOARCH, sha256.Sum256(layer.Bytes()))
-	for _, f := range []struct{ name, text string }{
-		{"layer.tar", layer.String()}, {"config.json", config},
-		{"manifest.json", `[{"Config":"config.json","RepoTags":["example.com/owners:1"],"Layers":["layer.tar"]}]`},
-	} {
-		o.WriteHeader(&tar.Header{Name: f.name, Mode: 0o644, Size: int64(len(f.text))})
-		o.Write([]byte(f.text))
-	}
-	if err := o.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -279,7 +145,15 @@ func TestIDsProcess(t *testing.T) {
 	if out, code := onTerminal(t, command(interrupt), "\x03"); strings.Count(out, "INT") != 1 || code != 5 {
 		t.Errorf("interrupted by a terminal: %q, exit %d", out, code)
 	}
-	// Where nothing listens yet, a signal ends the program as any other.
+}
+
+// TestIDsEnd: before a sandbox listens, a signal ends the program as any other;
+// and however the parent ends, all else does.
+func TestIDsEnd(t *testing.T) {
+	h := newHost(t).asRanger(rangerUIDs, rangerGIDs)
+	ref := pick(t, "redis:1")
+	h.ok("pull", ref)
+	h.ok("run", ref, "--version")
 	locks, err := filepath.Glob(h.store() + "/unpacked/ids/*/lock")
 	if err != nil || len(locks) != 1 {
 		t.Fatalf("locks %v, %v", locks, err)
@@ -304,9 +178,9 @@ func TestIDsProcess(t *testing.T) {
 	}
 	lock.Close()
 
-	// However the parent ends, all else does, and gc finds what it left.
+	// Killed: gc finds what it left.
 	marker := "sleep 98765"
-	signalled(t, command("echo ready; touch /var/lib/redis/x; "+marker), func(p *os.Process) { p.Kill() })
+	signalled(t, h.command("run", "--entrypoint", "", ref, "sh", "-c", "echo ready; touch /var/lib/redis/x; "+marker), func(p *os.Process) { p.Kill() })
 	for end := time.Now().Add(5 * time.Second); running(marker); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the command outlived imgpack")
@@ -317,82 +191,6 @@ func TestIDsProcess(t *testing.T) {
 		t.Errorf("gc: %s", out)
 	}
 	nothingOf(t, h)
-}
-
-// signalled starts a command, does something to it once it has written a line,
-// and returns what it wrote.
-func signalled(t *testing.T, cmd *exec.Cmd, do func(*os.Process)) (string, int) {
-	t.Helper()
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdin, cmd.Stderr = nil, os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var all bytes.Buffer
-	buf := make([]byte, 1024)
-	n, _ := out.Read(buf)
-	all.Write(buf[:n])
-	do(cmd.Process)
-	all.ReadFrom(out)
-	cmd.Wait()
-	return all.String(), cmd.ProcessState.ExitCode()
-}
-
-// onTerminal runs a command as the foreground of a terminal, and types once it
-// has written a line.
-func onTerminal(t *testing.T, cmd *exec.Cmd, typed string) (string, int) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer master.Close()
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
-	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	slave.Close()
-	var all bytes.Buffer
-	buf := make([]byte, 1024)
-	for sent := false; ; {
-		k, err := master.Read(buf)
-		if err != nil {
-			break
-		}
-		all.Write(buf[:k])
-		if !sent && strings.Contains(all.String(), "ready") {
-			sent = true
-			master.WriteString(typed)
-		}
-	}
-	cmd.Wait()
-	return strings.ReplaceAll(all.String(), "^C", ""), cmd.ProcessState.ExitCode()
-}
-
-// running reports whether a process has these words on its command line.
-func running(words string) bool {
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, l := range lines {
-		if raw, err := os.ReadFile(l); err == nil && strings.Contains(strings.ReplaceAll(string(raw), "\x00", " "), words) {
-			return true
-		}
-	}
-	return false
 }
 
 // TestIDsRefused: what stands in the way is named, and auto does without.
@@ -406,26 +204,10 @@ func TestIDsRefused(t *testing.T) {
 
 	h := newHost(t).asRanger("", rangerGIDs)
 	ownersImage(t, h.path("owners.tar"))
-	refused := func(want string) {
-		t.Helper()
-		if text := h.fails(5, "unpack", "--ids", "ranges", "owners.tar", "ranges"); !strings.Contains(text, want) || !strings.Contains(text, "hint:") {
-			t.Errorf("%s: not in\n%s", want, text)
-		}
-		os.RemoveAll(h.path("one"))
-		if r := h.run("unpack", "--ids", "auto", "-v", "owners.tar", "one"); r.code != 0 || !strings.Contains(r.stderr, want) || !strings.Contains(r.stdout, "owners squashed") {
-			t.Errorf("auto: %+v", r)
-		}
-		if r := h.run("run", "--explain", "owners.tar"); r.code != 127 || !strings.Contains(r.stderr, "degraded: no ranges of ids: ") || !strings.Contains(r.stderr, want) {
-			t.Errorf("run: %+v", r)
-		}
-		if text := h.fails(125, "run", "--ids", "ranges", "owners.tar"); !strings.Contains(text, want) {
-			t.Error(text)
-		}
-	}
-	refused("usermod --add-subuids 100000-165535 ranger")
+	idsRefused(t, h, "usermod --add-subuids 100000-165535 ranger")
 	h.put("subuid", rangerUIDs)
 	h.put("subgid", "")
-	refused("usermod --add-subgids 100000-165535 ranger")
+	idsRefused(t, h, "usermod --add-subgids 100000-165535 ranger")
 	h.put("subgid", rangerGIDs)
 	h.ok("unpack", "--ids", "ranges", "owners.tar", "now")
 	fromEnv := h.command("unpack", "owners.tar", "env")
@@ -436,8 +218,31 @@ func TestIDsRefused(t *testing.T) {
 	if r := h.run("unpack", "--ids", "many", "owners.tar", "x"); r.code != 2 {
 		t.Errorf("%+v", r)
 	}
+}
 
-	// Helpers: not the one in PATH, and none that root does not vouch for.
+// idsRefused wants ranges to be refused, for a reason, and auto to do without.
+func idsRefused(t *testing.T, h *host, want string) {
+	t.Helper()
+	if text := h.fails(5, "unpack", "--ids", "ranges", "owners.tar", "ranges"); !strings.Contains(text, want) || !strings.Contains(text, "hint:") {
+		t.Errorf("%s: not in\n%s", want, text)
+	}
+	os.RemoveAll(h.path("one"))
+	if r := h.run("unpack", "--ids", "auto", "-v", "owners.tar", "one"); r.code != 0 || !strings.Contains(r.stderr, want) || !strings.Contains(r.stdout, "owners squashed") {
+		t.Errorf("auto: %+v", r)
+	}
+	if r := h.run("run", "--explain", "owners.tar"); r.code != 127 || !strings.Contains(r.stderr, "degraded: no ranges of ids: ") || !strings.Contains(r.stderr, want) {
+		t.Errorf("run: %+v", r)
+	}
+	if text := h.fails(125, "run", "--ids", "ranges", "owners.tar"); !strings.Contains(text, want) {
+		t.Error(text)
+	}
+}
+
+// TestIDsHelpers: newuidmap is not the one in PATH, nor one that root does not
+// vouch for; and its own word counts.
+func TestIDsHelpers(t *testing.T) {
+	h := newHost(t).asRanger(rangerUIDs, rangerGIDs)
+	ownersImage(t, h.path("owners.tar"))
 	fake := h.path("newuidmap")
 	if err := os.WriteFile(fake, []byte("#!/bin/sh\ntouch "+h.path("called")+"\n"), 0o755); err != nil {
 		t.Fatal(err)
@@ -454,7 +259,7 @@ func TestIDsRefused(t *testing.T) {
 	if err := os.Chown(fake, rangerID, rangerID); err != nil {
 		t.Fatal(err)
 	}
-	refused("newuidmap is of no use: " + real + " can be changed by others than root")
+	idsRefused(t, h, "newuidmap is of no use: "+real+" can be changed by others than root")
 	if err := unix.Unmount(real, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -465,7 +270,7 @@ func TestIDsRefused(t *testing.T) {
 	h.put("passwd", "root:x:0:0::/root:/bin/sh\n")
 	h.put("subuid", "4321:700000:65536\n")
 	h.put("subgid", "4321:700000:65536\n")
-	refused(real + " refused")
+	idsRefused(t, h, real+" refused")
 }
 
 // TestIDsChanged: layers of ranges that are another's now are not used, and
@@ -520,14 +325,4 @@ func TestIDsForged(t *testing.T) {
 	if _, err := os.Stat(h.path("tree")); err == nil {
 		t.Error("unpacked")
 	}
-}
-
-func pair(t *testing.T) []*os.File {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := []*os.File{os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")}
-	t.Cleanup(func() { files[0].Close(); files[1].Close() })
-	return files
 }

@@ -22,20 +22,18 @@ var trustedDirs = []string{"/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local
 type helpers struct{ newuidmap, newgidmap string }
 
 func findHelpers(dirs []string) (h helpers, err error) {
-	if h.newuidmap, err = findHelper(dirs, "newuidmap", unix.S_ISUID); err != nil {
+	if h.newuidmap, err = findHelper(dirs, "newuidmap"); err != nil {
 		return h, err
 	}
-	// Debian and others give newgidmap the same right as newuidmap; it could do
-	// with set-group-id if the kernel asked for no more.
-	h.newgidmap, err = findHelper(dirs, "newgidmap", unix.S_ISUID)
+	h.newgidmap, err = findHelper(dirs, "newgidmap")
 	return h, err
 }
 
-func findHelper(dirs []string, name string, special uint32) (string, error) {
+func findHelper(dirs []string, name string) (string, error) {
 	var bad error
 	for _, dir := range dirs {
 		path := dir + "/" + name
-		err := checkHelper(path, special)
+		err := checkHelper(path)
 		if err == nil {
 			return path, nil
 		}
@@ -54,7 +52,7 @@ func findHelper(dirs []string, name string, special uint32) (string, error) {
 // checkHelper wants a regular file of root's that root alone can change and
 // that gets rights when it is executed. In a user namespace that root is not
 // mapped into no file is root's.
-func checkHelper(path string, special uint32) error {
+func checkHelper(path string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: path, Err: err}
@@ -65,7 +63,7 @@ func checkHelper(path string, special uint32) error {
 		why = " is no program"
 	case st.Uid != 0 || st.Mode&0o022 != 0:
 		why = " can be changed by others than root"
-	case st.Mode&special == 0 && !hasFileCaps(path):
+	case st.Mode&unix.S_ISUID == 0 && !hasFileCaps(path):
 		why = " is neither set-user-id root nor has file capabilities"
 	default:
 		return nil
