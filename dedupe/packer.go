@@ -47,7 +47,10 @@ func newPacker(p *chunkPlan, o Options) *packer {
 }
 
 func (k *packer) run(ctx context.Context) error {
-	for _, w := range windows(k.plan.open, k.o.SpoolLimit) {
+	for i, w := range windows(k.plan.open, k.o.SpoolLimit) {
+		if i > 0 && k.out != nil {
+			k.o.begin(PhaseWrite, blobBytesOf(w))
+		}
 		if err := k.window(ctx, w, k.o.Progress); err != nil {
 			return err
 		}
@@ -106,6 +109,7 @@ func (k *packer) store(ctx context.Context, layers []openTar, l layout) error {
 	for _, c := range cuts {
 		k.segments = append(k.segments, k.length(c))
 	}
+	k.o.begin(PhaseCompress, l.length)
 	old := k.choosePrefixes(cuts, l.files)
 	defer old.spool.close()
 	k.prefixes = append(k.prefixes, old.lists...)
@@ -149,8 +153,12 @@ func (k *packer) compress(ctx context.Context, cuts [][]uint32, old *prefixes) e
 		if err != nil {
 			return err
 		}
-		if _, err := k.out.add(mediaTypeSegment, blob); err != nil {
+		d, err := k.out.add(mediaTypeSegment, blob)
+		if err != nil {
 			return err
+		}
+		if k.o.Progress != nil {
+			k.o.Progress(d, int64(len(content)))
 		}
 		k.packed += int64(len(blob))
 	}

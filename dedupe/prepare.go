@@ -11,11 +11,23 @@ import (
 // Phase is a part of the work of packing.
 type Phase string
 
-// The phases, in their order.
+// The phases, in their order. In chunk mode the last two come again for each
+// window of layers that are put in order at a time.
 const (
-	PhaseStudy Phase = "study" // how layers were compressed is found out; only where there are such
-	PhaseWrite Phase = "write"
+	PhaseStudy    Phase = "study"    // how layers were compressed is found out; only where there are such
+	PhaseWrite    Phase = "write"    // blobs are read: carried ones are written, open ones are taken apart
+	PhaseCompress Phase = "compress" // the contents of open ones are compressed and written
 )
+
+// blobBytesOf is what is read for windows.
+func blobBytesOf(windows ...[]openTar) (n int64) {
+	for _, w := range windows {
+		for _, t := range w {
+			n += t.Blob.Size
+		}
+	}
+	return n
+}
 
 func (o Options) begin(p Phase, bytes int64) {
 	if o.Phase != nil {
@@ -43,7 +55,8 @@ func (p *chunkPlan) prepare(ctx context.Context, o Options, open openSpool) (d *
 			return d, end, err
 		}
 	}
-	o.begin(PhaseWrite, d.transfer())
+	later := windows(d.open, o.SpoolLimit)
+	o.begin(PhaseWrite, d.transfer()-blobBytesOf(later[min(1, len(later)):]...))
 	return d, end, nil
 }
 

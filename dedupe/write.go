@@ -25,7 +25,8 @@ type Options struct {
 	// before takes less.
 	Jobs int
 	// Progress is told of every byte of a blob that goes into the bundle, and
-	// before, twice, of the bytes of those that are studied: see Phase.
+	// before, twice, of the bytes of those that are studied; in the end, by
+	// segment, of the contents that are compressed: see Phase.
 	Progress manifests.Progress
 	Replace  bool // WriteFile may replace an existing file
 

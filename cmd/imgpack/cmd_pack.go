@@ -231,7 +231,7 @@ func (o *packOptions) write(ctx context.Context, a *app, out *sink, plan *dedupe
 	return summary, nil
 }
 
-var phaseWords = map[dedupe.Phase]string{dedupe.PhaseStudy: "studying layers", dedupe.PhaseWrite: "packing"}
+var phaseWords = map[dedupe.Phase]string{dedupe.PhaseStudy: "studying layers", dedupe.PhaseWrite: "packing", dedupe.PhaseCompress: "compressing"}
 
 // worthKeeping reports that what a failed run has written is of use to the
 // next: it was stopped, or what it read from went away.
