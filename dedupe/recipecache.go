@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -126,6 +127,13 @@ func (c recipeCache) put(l manifests.Layer, r foundRecipe) {
 	_ = atomicfile.WriteFile(c.path(l.Blob.Digest), raw)
 }
 
+// entry reports whether a file's name is that of an entry. Others are of
+// processes that are at work, or nobody's that is known.
+func (c recipeCache) entry(name string) bool {
+	algorithm, hex, _ := strings.Cut(name, "-")
+	return digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex).Validate() == nil
+}
+
 // trim removes the entries that were not used for longest, until the rest is
 // within bounds.
 func (c recipeCache) trim() {
@@ -139,7 +147,7 @@ func (c recipeCache) trim() {
 	var files []fs.FileInfo
 	var sum int64
 	for _, e := range list {
-		if st, err := e.Info(); err == nil && st.Mode().IsRegular() {
+		if st, err := e.Info(); err == nil && st.Mode().IsRegular() && c.entry(e.Name()) {
 			files = append(files, st)
 			sum += st.Size()
 		}

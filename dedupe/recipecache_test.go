@@ -13,6 +13,7 @@ import (
 
 	"github.com/imgpack/imgpack/dedupe"
 	"github.com/imgpack/imgpack/fixtures"
+	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -113,18 +114,25 @@ func TestNoCacheIsNoFailure(t *testing.T) {
 	group.Wait()
 }
 
-// TestCacheStaysSmall: what was not used for longest goes first.
+// TestCacheStaysSmall: what was not used for longest goes first. What another
+// process is writing stays.
 func TestCacheStaysSmall(t *testing.T) {
 	cache := t.TempDir()
-	for i, name := range []string{"old", "older", "new"} {
-		path := filepath.Join(cache, name)
+	named := func(what string) string {
+		if what == "partial" {
+			return filepath.Base(atomicfile.TempPath("sha256-" + digest.FromString("x").Encoded()))
+		}
+		return "sha256-" + digest.FromString(what).Encoded()
+	}
+	for i, name := range []string{"old", "older", "new", "partial"} {
+		path := filepath.Join(cache, named(name))
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Truncate(path, 100<<20); err != nil {
 			t.Fatal(err)
 		}
-		at := time.Now().Add(-[]time.Duration{time.Hour, 2 * time.Hour, 0}[i])
+		at := time.Now().Add(-[]time.Duration{time.Hour, 2 * time.Hour, 0, 3 * time.Hour}[i])
 		if err := os.Chtimes(path, at, at); err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +140,12 @@ func TestCacheStaysSmall(t *testing.T) {
 	b := goBlobs()
 	packed(t, chunkPlan(t, b.Graph(t, fixtures.Series(b, 1, manifests.Gzip)...)), dedupe.Options{RecipeCache: cache})
 	list := entries(t, cache)
-	if len(list) != 5 || filepath.Base(list[0]) != "new" || filepath.Base(list[1]) != "old" {
+	for name, want := range map[string]bool{"old": true, "older": false, "new": true, "partial": true} {
+		if got := slices.ContainsFunc(list, func(p string) bool { return filepath.Base(p) == named(name) }); got != want {
+			t.Errorf("%s: is there %t, want %t", name, got, want)
+		}
+	}
+	if len(list) != 6 { // three, and three recipes
 		t.Errorf("left %v", list)
 	}
 }
