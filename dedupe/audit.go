@@ -12,10 +12,10 @@ import (
 
 // Audit proves what reading all images does not: that every recipe is sound to
 // its end (of those of streams, that they are what was written: whoever reads
-// the stream learns more), that every byte of the contents is used by one, and that every
-// segment is what its digest says and gives the content it should. Segments
-// that have been unpacked already are not read again, the others are decoded
-// and forgotten: whoever fetches everything does so first.
+// the stream learns more), that every byte of the contents is used by one, and
+// that every segment is what its digest says and gives the content it should.
+// Segments that have been unpacked already are not read again, the others are
+// decoded and forgotten: whoever fetches everything does so first.
 //
 // What is wrong is a *manifests.ContentError that names the member or the
 // layer, or several, joined, in the order of the file. Of a delta whose base

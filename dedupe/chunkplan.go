@@ -205,7 +205,7 @@ func (a *arrangement) tar(t openTar) error {
 		return nil
 	}
 	if a.open[i].size != t.size && min(a.open[i].size, t.size) != unknownSize {
-		return manifests.Bad(manifests.KindSize, "layer "+string(t.Blob.Digest), "its tar of %d bytes is said to have %d elsewhere", t.size, a.open[i].size)
+		return manifests.Bad(manifests.KindSize, "layer "+string(t.Blob.Digest), "its tar %s has %d bytes, by layer %s it has %d", t.DiffID, t.size, a.open[i].Blob.Digest, a.open[i].size)
 	}
 	if t.Compression == manifests.Uncompressed {
 		a.open[i] = t
