@@ -96,6 +96,7 @@ var flagWords = map[string][]cobra.Completion{
 	"dedupe":   {string(dedupe.ModeChunk), string(dedupe.ModeLayer)},
 	"map":      {mapKeep, mapStrip, mapFlat},
 	"network":  {"none", "host"},
+	"ignore":   ignorable(),
 	"ids":      {idsAuto, idsRanges, idsOne},
 	"raw":      {"manifest", "config", "index"},
 }

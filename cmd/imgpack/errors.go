@@ -47,7 +47,7 @@ type exitCode struct {
 
 var exitCodes = []exitCode{
 	{codeOK, "ok", "done, verified"},
-	{codeNo, "no", "the content is at fault: damaged, forged or malformed"},
+	{codeNo, "no", "the content is at fault: damaged, forged or malformed; diff: there are differences"},
 	{codeUsage, "usage", "bad flag, argument or setting; nothing was touched"},
 	{codePartial, "partial", "some items failed, the others are done"},
 	{codeNotFound, "not-found", "no such file, image, tag or platform"},

@@ -61,7 +61,7 @@ func newRoot(a *app) *cobra.Command {
 var commands = []func(*app) *cobra.Command{
 	newPackCommand, newVerifyCommand,
 	newSaveCommand, newLoadCommand, newPullCommand, newPushCommand,
-	newImagesCommand, newTreeCommand, newInspectCommand, newHistoryCommand,
+	newImagesCommand, newTreeCommand, newInspectCommand, newHistoryCommand, newDiffCommand,
 	newUnpackCommand, newExportCommand, newRunCommand,
 	newTagCommand, newRmiCommand, newGCCommand,
 	newVersionCommand, newCompletionCommand,
@@ -136,7 +136,6 @@ var absent = map[string]string{
 	"copy":    "did you mean push (to a registry), save (to a file) or pull (into the store)?",
 	"add":     "did you mean pack? it takes bundles among its sources",
 	"apply":   "did you mean pack? pack base.imgpack delta.imgpack -o full.imgpack applies a delta",
-	"diff":    "did you mean tree? it shows what images share",
 	"merge":   "did you mean pack? it takes bundles among its sources",
 	"remove":  "did you mean rmi?",
 	"list":    "did you mean images?",
