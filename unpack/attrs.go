@@ -1,7 +1,6 @@
 package unpack
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,86 +13,26 @@ import (
 	"github.com/imgpack/imgpack/manifests"
 )
 
-// openFile is the file whose content is being written.
-type openFile struct {
-	fd    int
-	entry *layertar.Entry
-	at    int64 // written so far, holes included
+// setter gives what was made its attributes.
+type setter struct {
+	noXattrs  bool
+	ids       *IDs // for owners; its zero value leaves them
+	budget    *budget
+	uid, gid  uint32     // that new files get
+	alwaysMod bool       // new files may not get the mode they are made with
+	meta      *layerMeta // for what could not be set
 }
 
-// create opens a new file for its content.
-func (x *extractor) create(d *cachedDir, e *layertar.Entry) error {
-	mode := e.Mode & 0o777
-	if len(e.Xattrs) > 0 {
-		mode |= 0o600 // without it an ordinary user may set none
-	}
-	err := x.replacing(d, e.Base, func() (err error) {
-		x.file.fd, err = retry(func() (int, error) {
-			return unix.Openat(d.fd, e.Base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
-		})
-		return err
-	})
-	if err != nil {
-		x.file.fd = -1
-		return err
-	}
-	x.file.entry, x.file.at = e, 0
-	return nil
+// ownFile gives an open file its owner. It comes before everything else: chown
+// clears set-id bits and capabilities.
+func (s *setter) ownFile(fd int, e *layertar.Entry) error {
+	return s.own(e.Name, e.UID, e.GID, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) })
 }
 
-// content writes the next bytes of the open file.
-func (x *extractor) content(p []byte) error {
-	if err := x.budget.spend(int64(len(p))); err != nil {
-		return err
-	}
-	x.file.at += int64(len(p))
-	if !x.file.entry.Sparse {
-		return writeAll(x.file.fd, p)
-	}
-	for len(p) > 0 {
-		n := min(len(p), hole)
-		var err error
-		if bytes.Equal(p[:n], zeros[:n]) {
-			_, err = unix.Seek(x.file.fd, int64(n), unix.SEEK_CUR)
-		} else {
-			err = writeAll(x.file.fd, p[:n])
-		}
-		if err != nil {
-			return err
-		}
-		p = p[n:]
-	}
-	return nil
-}
-
-// hole is the unit in which the holes of sparse files are looked for.
-const hole = 4096
-
-var zeros [hole]byte
-
-// closeFile ends the open file: length, attributes, close.
-func (x *extractor) closeFile() (err error) {
-	f := x.file
-	x.file.fd = -1
-	if f.entry.Sparse {
-		err = unix.Ftruncate(f.fd, f.at)
-	}
-	if err == nil {
-		force := x.alwaysMod || len(f.entry.Xattrs) > 0 || f.entry.Mode&0o7000 != 0 || f.entry.Mode&umask() != 0
-		err = x.fdAttrs(f.fd, f.entry, force)
-	}
-	x.meta.Files++
-	x.meta.Bytes += f.at
-	return errors.Join(err, unix.Close(f.fd))
-}
-
-// fdAttrs sets what an entry says of an open file. The order matters: chown
-// clears set-id bits and capabilities, and everything moves the times.
-func (x *extractor) fdAttrs(fd int, e *layertar.Entry, chmod bool) error {
-	if err := x.own(e.Name, e.UID, e.GID, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
-		return err
-	}
-	if err := x.setXattrs(fd, e.Name, e.Xattrs); err != nil {
+// fdAttrs sets what else an entry says of an open file. It comes last: content
+// clears capabilities, and everything moves the times.
+func (s *setter) fdAttrs(fd int, e *layertar.Entry, chmod bool) error {
+	if err := s.setXattrs(fd, e.Name, e.Xattrs); err != nil {
 		return err
 	}
 	if chmod {
@@ -105,34 +44,34 @@ func (x *extractor) fdAttrs(fd int, e *layertar.Entry, chmod bool) error {
 }
 
 // leafAttrs sets owner and times of a symlink; it has no other attributes.
-func (x *extractor) leafAttrs(d *cachedDir, e *layertar.Entry) error {
-	err := x.own(e.Name, e.UID, e.GID, func(uid, gid int) error {
+func (s *setter) leafAttrs(d *cachedDir, e *layertar.Entry) error {
+	err := s.own(e.Name, e.UID, e.GID, func(uid, gid int) error {
 		return unix.Fchownat(d.fd, e.Base, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
 	})
 	if err != nil {
 		return err
 	}
 	for _, a := range e.Xattrs {
-		x.meta.skip(layertar.NoteXattr, e.Name, "attribute "+quote.Clean(a.Name)+": the kernel keeps none for symlinks")
+		s.meta.skip(layertar.NoteXattr, e.Name, "attribute "+quote.Clean(a.Name)+": the kernel keeps none for symlinks")
 	}
 	ts := timespec(e)
 	return unix.UtimesNanoAt(d.fd, e.Base, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // dirAttrs sets the attributes of an open directory.
-func (x *extractor) dirAttrs(fd int, path string, a *attrs) error {
-	err := x.setDirAttrs(fd, path, a)
+func (s *setter) dirAttrs(fd int, path string, a *attrs) error {
+	err := s.setDirAttrs(fd, path, a)
 	if err != nil {
 		return fmt.Errorf("directory %s: %w", quote.Text(path), err)
 	}
 	return nil
 }
 
-func (x *extractor) setDirAttrs(fd int, path string, a *attrs) error {
-	if err := x.own(path, a.uid, a.gid, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
+func (s *setter) setDirAttrs(fd int, path string, a *attrs) error {
+	if err := s.own(path, a.uid, a.gid, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
 		return err
 	}
-	if err := x.setXattrs(fd, path, a.xattrs); err != nil { // while the mode still allows it
+	if err := s.setXattrs(fd, path, a.xattrs); err != nil { // while the mode still allows it
 		return err
 	}
 	if err := unix.Fchmod(fd, a.mode); err != nil {
@@ -145,41 +84,41 @@ func (x *extractor) setDirAttrs(fd int, path string, a *attrs) error {
 // may not is recorded. To an ordinary user 0:0 is the caller's own place in an
 // image, and root of a user namespace has only the owners that are mapped into
 // it.
-func (x *extractor) own(path string, uid, gid uint32, chown func(uid, gid int) error) error {
-	if x.uid != 0 {
-		x.squash(path, uid, gid)
+func (s *setter) own(path string, uid, gid uint32, chown func(uid, gid int) error) error {
+	if s.uid != 0 {
+		s.squash(path, uid, gid)
 		return nil
 	}
-	u, g, err := x.ids.outside(uid, gid)
-	if err != nil || u == x.uid && g == x.gid {
+	u, g, err := s.ids.outside(uid, gid)
+	if err != nil || u == s.uid && g == s.gid {
 		return err
 	}
 	err = chown(int(u), int(g))
-	if (err == unix.EINVAL || err == unix.EPERM) && x.ids.isZero() {
-		x.squash(path, uid, gid)
+	if (err == unix.EINVAL || err == unix.EPERM) && s.ids.isZero() {
+		s.squash(path, uid, gid)
 		return nil
 	}
 	return err
 }
 
-func (x *extractor) squash(path string, uid, gid uint32) {
+func (s *setter) squash(path string, uid, gid uint32) {
 	if uid == 0 && gid == 0 {
 		return
 	}
-	if x.meta.Owners == nil {
-		x.meta.Owners = map[rawPath]string{}
+	if s.meta.Owners == nil {
+		s.meta.Owners = map[rawPath]string{}
 	}
-	x.meta.Owners[rawPath(path)] = owner(uid, gid)
+	s.meta.Owners[rawPath(path)] = owner(uid, gid)
 }
 
 // setXattrs sets attributes; what the file system or the caller's rights do
 // not allow is skipped and reported.
-func (x *extractor) setXattrs(fd int, path string, list []layertar.Xattr) error {
-	if x.noXattrs {
+func (s *setter) setXattrs(fd int, path string, list []layertar.Xattr) error {
+	if s.noXattrs {
 		return nil
 	}
 	for _, a := range list {
-		err := unix.Fsetxattr(fd, a.Name, x.xattrValue(a), 0)
+		err := unix.Fsetxattr(fd, a.Name, s.xattrValue(a), 0)
 		why := ""
 		switch err {
 		case nil:
@@ -193,14 +132,14 @@ func (x *extractor) setXattrs(fd int, path string, list []layertar.Xattr) error 
 		case unix.E2BIG, unix.ERANGE:
 			why = "larger than the file system keeps"
 		case unix.ENOSPC:
-			if x.budget.full() {
+			if s.budget.full() {
 				return err
 			}
 			why = "larger than the file system keeps" // ext4 says so by ENOSPC
 		default:
 			return fmt.Errorf("set attribute %s: %w", quote.Text(a.Name), err)
 		}
-		x.meta.skip(layertar.NoteXattr, path, "attribute "+quote.Clean(a.Name)+": "+why)
+		s.meta.skip(layertar.NoteXattr, path, "attribute "+quote.Clean(a.Name)+": "+why)
 	}
 	return nil
 }
@@ -209,13 +148,13 @@ func (x *extractor) setXattrs(fd int, path string, list []layertar.Xattr) error 
 // a file are those of its root: the kernel heeds the others in no user
 // namespace but the first (capabilities(7), "File capability extended attribute
 // versioning").
-func (x *extractor) xattrValue(a layertar.Xattr) []byte {
+func (s *setter) xattrValue(a layertar.Xattr) []byte {
 	const revision, revisionMask, size2 = 0x02000000, 0xff000000, 20
 	value := []byte(a.Value)
-	if x.ids.isZero() || a.Name != "security.capability" || len(value) != size2 || binary.LittleEndian.Uint32(value)&revisionMask != revision {
+	if s.ids.isZero() || a.Name != "security.capability" || len(value) != size2 || binary.LittleEndian.Uint32(value)&revisionMask != revision {
 		return value
 	}
-	root, _ := mapped(x.ids.UIDs, 0)
+	root, _ := mapped(s.ids.UIDs, 0)
 	binary.LittleEndian.PutUint32(value, binary.LittleEndian.Uint32(value)+0x01000000)
 	return binary.LittleEndian.AppendUint32(value, root)
 }

@@ -16,6 +16,7 @@ import (
 type budget struct {
 	fd      int // in the file system written to
 	dirs    int // directories an extractor may hold open
+	items   int // entries of one batch, for each may be an open file
 	written atomic.Int64
 	memory  int64 // most that held may be
 	held    atomic.Int64
@@ -28,8 +29,9 @@ const (
 	// spaceReserve is left free: a file system filled to the last byte harms
 	// more than this program.
 	spaceReserve = 16 << 20
-	// maxOpenDirs is past any gain.
+	// More than these gains nothing.
 	maxOpenDirs = 256
+	maxItems    = 64
 	// rememberCost is what is held of a directory besides its path.
 	rememberCost = 200
 )
@@ -53,10 +55,12 @@ func (b *budget) remember(path string) error {
 
 // newBudget refuses what cannot fit: need is the least that will be written.
 func newBudget(fd int, o Options, need int64) (*budget, error) {
-	b := &budget{fd: fd, dirs: maxOpenDirs, memory: cmp.Or(o.Memory, DefaultMemory)}
+	b := &budget{fd: fd, dirs: maxOpenDirs, items: maxItems, memory: cmp.Or(o.Memory, DefaultMemory)}
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err == nil {
-		b.dirs = int(min(max(lim.Cur/2/uint64(o.jobs()), 8), maxOpenDirs))
+		share := lim.Cur / 4 / uint64(o.jobs())
+		b.dirs = int(min(max(share, 8), maxOpenDirs))
+		b.items = int(min(max(share/batches, 1), maxItems))
 	}
 	if err := atomicfile.CheckSpace(fd, need); err != nil {
 		return nil, fmt.Errorf("unpack: %w", err)

@@ -23,37 +23,32 @@ type lowerView interface {
 	link(path string, toDir int, to string) error // makes a hard link
 }
 
-// extractor makes one layer directory. It is for one goroutine.
+// extractor makes one layer directory, apart from the content of files. It is
+// for one goroutine.
 type extractor struct {
+	setter
 	root      int
 	cache     *dirCache
 	lower     lowerView // nil: the layer is unpacked on its own
-	noXattrs  bool
-	ids       *IDs // for owners; its zero value leaves them
-	marks     bool // write whiteouts and opaque marks to disk, not to meta alone
-	budget    *budget
-	uid, gid  uint32 // that new files get
-	alwaysMod bool   // new files may not get the mode they are made with
-	meta      *layerMeta
+	marks     bool      // write whiteouts and opaque marks to disk, not to meta alone
 	dirs      map[string]*attrs
 	opaque    pathSet
 	whiteouts pathSet // and devices, which hide what is below as any file would
 	devices   pathSet
 	led       pathSet           // directories that were implied at some time
 	pending   []*layertar.Entry // hard links whose target is not there yet
-	file      openFile
-	detached  []int // directories in use that the cache had to forget
-	removed   bool  // something was replaced
-	hollow    bool  // some directory was
+	file      int               // that entry made, to be taken from here; -1 if none
+	detached  []int             // directories in use that the cache had to forget
+	removed   bool              // something was replaced
+	hollow    bool              // some directory was
 }
 
 func newExtractor(root int, budget *budget) *extractor {
 	_, err := unix.Fgetxattr(root, "system.posix_acl_default", nil)
 	return &extractor{
-		root: root, cache: newDirCache(budget.dirs), budget: budget,
-		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), alwaysMod: err == nil, marks: true,
-		ids: &IDs{}, meta: &layerMeta{}, dirs: map[string]*attrs{".": impliedAttrs()},
-		opaque: pathSet{}, whiteouts: pathSet{}, devices: pathSet{}, led: pathSet{}, file: openFile{fd: -1},
+		setter: setter{ids: &IDs{}, budget: budget, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), alwaysMod: err == nil, meta: &layerMeta{}},
+		root:   root, cache: newDirCache(budget.dirs), marks: true, dirs: map[string]*attrs{".": impliedAttrs()},
+		opaque: pathSet{}, whiteouts: pathSet{}, devices: pathSet{}, led: pathSet{}, file: -1,
 	}
 }
 
@@ -61,8 +56,8 @@ func newExtractor(root int, budget *budget) *extractor {
 func (x *extractor) close() {
 	x.cache.flush()
 	x.closeDetached()
-	if x.file.fd >= 0 {
-		unix.Close(x.file.fd)
+	if x.file >= 0 {
+		unix.Close(x.file)
 	}
 }
 
@@ -73,7 +68,8 @@ func (x *extractor) closeDetached() {
 	x.detached = x.detached[:0]
 }
 
-// entry makes one entry, apart from a file's content.
+// entry makes one entry. A file is left open and empty, without the attributes
+// that its content would change.
 func (x *extractor) entry(e *layertar.Entry) error {
 	x.closeDetached()
 	x.meta.Entries++
@@ -332,7 +328,9 @@ func (x *extractor) fifo(d *cachedDir, e *layertar.Entry) error {
 	if err != nil {
 		return err
 	}
-	err = x.fdAttrs(fd, e, true)
+	if err = x.ownFile(fd, e); err == nil {
+		err = x.fdAttrs(fd, e, true)
+	}
 	return errors.Join(err, unix.Close(fd))
 }
 

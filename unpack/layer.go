@@ -57,42 +57,55 @@ func (j *job) run(ctx context.Context, dir string) (*layerMeta, map[string]*attr
 	return x.meta, x.dirs, nil
 }
 
-// extract runs the parser and, beside it, the writer.
+// extract runs the parser and, beside it, the extractor and the writer of
+// files.
 func (j *job) extract(ctx context.Context, in *layerStream, x *extractor, layer manifests.Layer) error {
 	group, gctx := errgroup.WithContext(ctx)
-	full, free := make(chan *batch, batches), make(chan *batch, batches)
-	for range batches {
-		free <- &batch{}
+	p := newPipe(gctx, j.budget.items)
+	defer p.close()
+	w := newFileWriter(x)
+	defer w.close()
+	var notes []layertar.Note
+	group.Go(func() (err error) {
+		defer close(p.parsed)
+		notes, err = j.parse(in, layer, p)
+		return err
+	})
+	group.Go(func() error {
+		defer close(p.made)
+		return each(gctx, in, p.parsed, p.made, x.make)
+	})
+	group.Go(func() error { return each(gctx, in, p.made, p.free, w.write) })
+	if err := group.Wait(); err != nil {
+		return err
 	}
-	group.Go(func() error {
-		defer close(full)
-		return j.parse(gctx, in, layer, full, free)
-	})
-	group.Go(func() error {
-		for b := range full {
-			if err := gctx.Err(); err != nil {
-				return err
-			}
-			if err := b.write(x); err != nil {
-				in.abandon()
-				return err
-			}
-			free <- b
-		}
-		return nil
-	})
-	return group.Wait()
+	x.meta.addFiles(w.meta)
+	for _, n := range notes {
+		x.meta.skip(n.Kind, "", n.Text)
+	}
+	return nil
 }
 
-// parse reads the tar into batches.
-func (j *job) parse(ctx context.Context, in *layerStream, layer manifests.Layer, full chan<- *batch, free <-chan *batch) error {
+// each does its part of the work on the batches that come, and passes them on.
+func each(ctx context.Context, in *layerStream, from <-chan *batch, to chan<- *batch, work func(*batch) error) error {
+	for b := range from {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := work(b); err != nil {
+			in.abandon()
+			return err
+		}
+		to <- b // there is room for all batches
+	}
+	return nil
+}
+
+// parse reads the tar into batches, and returns what was odd about it.
+func (j *job) parse(in *layerStream, layer manifests.Layer, p *pipe) ([]layertar.Note, error) {
 	limits := j.options.Limits
 	if layer.Compression != manifests.Uncompressed {
 		limits.Compressed = layer.Blob.Size
-	}
-	f := &filler{ctx: ctx, full: full, free: free}
-	if err := f.next(); err != nil {
-		return err
 	}
 	r := layertar.NewReader(in, limits)
 	for {
@@ -101,131 +114,14 @@ func (j *job) parse(ctx context.Context, in *layerStream, layer manifests.Layer,
 			break
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := f.entry(e, r); err != nil {
-			return err
-		}
-	}
-	f.b.items = append(f.b.items, item{notes: r.Notes()})
-	if err := f.send(); err != nil {
-		return err
-	}
-	return in.prove(layer.DiffID)
-}
-
-// Memory of one layer's way from parser to writer: batches × batchSize.
-const (
-	batches    = 4
-	batchSize  = 1 << 20
-	batchItems = 256
-)
-
-// batch is some entries and their content, handed over at once.
-type batch struct {
-	items []item
-	data  []byte // the items' parts, one after another
-}
-
-// item is an entry, or more content of the one before.
-type item struct {
-	entry *layertar.Entry
-	n     int  // bytes of data
-	last  bool // the content ends here
-	notes []layertar.Note
-}
-
-// filler fills batches and sends them off.
-type filler struct {
-	ctx  context.Context
-	full chan<- *batch
-	free <-chan *batch
-	b    *batch
-}
-
-func (f *filler) next() error {
-	select {
-	case f.b = <-f.free:
-	case <-f.ctx.Done():
-		return f.ctx.Err()
-	}
-	if f.b.data == nil {
-		f.b.data = make([]byte, 0, batchSize)
-	}
-	f.b.items, f.b.data = f.b.items[:0], f.b.data[:0]
-	return nil
-}
-
-func (f *filler) send() error {
-	select {
-	case f.full <- f.b:
-		f.b = nil
-		return nil
-	case <-f.ctx.Done():
-		return f.ctx.Err()
-	}
-}
-
-// entry adds an entry with its content, over as many batches as that takes.
-func (f *filler) entry(e *layertar.Entry, r io.Reader) error {
-	it := item{entry: e, last: e.Kind != layertar.File}
-	for {
-		if len(f.b.items) >= batchItems || !it.last && len(f.b.data) == cap(f.b.data) {
-			if err := f.send(); err != nil {
-				return err
-			}
-			if err := f.next(); err != nil {
-				return err
-			}
-		}
-		if !it.last {
-			at := len(f.b.data)
-			n, err := io.ReadFull(r, f.b.data[at:cap(f.b.data)])
-			f.b.data = f.b.data[:at+n]
-			it.n = n
-			if err == io.EOF || err == io.ErrUnexpectedEOF {
-				it.last = true
-			} else if err != nil {
-				return err
-			}
-		}
-		f.b.items = append(f.b.items, it)
-		if it.last {
-			return nil
-		}
-		it = item{}
-	}
-}
-
-// write gives a batch to the extractor.
-func (b *batch) write(x *extractor) error {
-	data := b.data
-	for _, it := range b.items {
-		for _, n := range it.notes {
-			x.meta.skip(n.Kind, "", n.Text)
-		}
-		if it.entry != nil {
-			if err := x.entry(it.entry); err != nil {
-				return atEntry(it.entry, err)
-			}
-		}
-		if x.file.fd < 0 {
-			continue
-		}
-		var err error
-		if it.n > 0 {
-			err = x.content(data[:it.n])
-			data = data[it.n:]
-		}
-		entry := x.file.entry
-		if err == nil && it.last {
-			err = x.closeFile()
-		}
-		if err != nil {
-			return atEntry(entry, err)
+		if err := p.put(e, r); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	p.flush()
+	return r.Notes(), in.prove(layer.DiffID)
 }
 
 // fail says which layer an error is of, and makes a *manifests.ContentError of
@@ -285,6 +181,9 @@ func (j *job) open(ctx context.Context, layer manifests.Layer) (_ *layerStream, 
 		s := newLayerStream(counted, nil, nil, cancel)
 		defer s.close()
 		return nil, s.blame(err)
+	}
+	if layer.Blob.Digest == layer.DiffID { // stored as it is: the blob's EOF proves it
+		return newLayerStream(counted, tar, nil, cancel), nil
 	}
 	return newLayerStream(counted, tar, layer.DiffID.Algorithm().Hash(), cancel), nil
 }

@@ -102,6 +102,16 @@ func (m *layerMeta) skip(kind, path, why string) {
 	m.Skipped = append(m.Skipped, skipped{kind, rawPath(path), why})
 }
 
+// addFiles adds what a fileWriter recorded.
+func (m *layerMeta) addFiles(w *layerMeta) {
+	m.Files += w.Files
+	m.Bytes += w.Bytes
+	for _, s := range w.Skipped {
+		m.skip(s.Kind, string(s.Path), s.Why)
+	}
+	m.Unlisted += w.Unlisted
+}
+
 const (
 	metaVersion = 1
 	metaName    = "layer.json"

@@ -20,7 +20,7 @@ const (
 )
 
 // layerStream is a layer's tar. Reading, checking and decompressing the blob
-// runs in a goroutine of its own, ahead of the caller.
+// and taking the tar's hash runs in a goroutine of its own, ahead of the caller.
 type layerStream struct {
 	blob io.ReadCloser // the layer as it is stored
 	tar  io.ReadCloser // its content; nil if it could not be opened
@@ -73,6 +73,9 @@ func (s *layerStream) pump() {
 			buf = make([]byte, chunkSize)
 		}
 		n, err := manifests.Fill(s.tar, buf[:chunkSize])
+		if s.hash != nil {
+			s.hash.Write(buf[:n])
+		}
 		s.full <- chunk{buf[:n], err} // there is room: chunks buffers, chunks slots
 		if err != nil {
 			return
@@ -80,7 +83,7 @@ func (s *layerStream) pump() {
 	}
 }
 
-// Read gives the tar's bytes and takes their hash.
+// Read gives the tar's bytes.
 func (s *layerStream) Read(p []byte) (int, error) {
 	for len(s.cur) == 0 {
 		if s.err != nil {
@@ -91,9 +94,6 @@ func (s *layerStream) Read(p []byte) (int, error) {
 		}
 		c := <-s.full
 		s.cur, s.buf, s.err = c.data, c.data, c.err
-		if s.hash != nil {
-			s.hash.Write(c.data)
-		}
 	}
 	n := copy(p, s.cur)
 	s.cur = s.cur[n:]
@@ -120,7 +120,7 @@ func (s *layerStream) close() {
 	s.abandon()
 }
 
-// prove compares the diffID once the tar has been read to its end.
+// prove compares the diffID once Read has returned io.EOF.
 func (s *layerStream) prove(want digest.Digest) error {
 	if s.hash == nil {
 		return nil
