@@ -3,6 +3,7 @@ package dedupe_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -175,6 +176,27 @@ func TestLayersThatAreCarried(t *testing.T) {
 			}
 			comesBack(t, opened(t, path), g)
 		}
+	}
+}
+
+// TestTarOfTwoLengths: a plain layer whose descriptor lies of its size, beside a
+// compressed one of the same tar.
+func TestTarOfTwoLengths(t *testing.T) {
+	b := goBlobs()
+	tar := fixtures.Tar(fixtures.File{Name: "f", Body: fixtures.Text(1, 50_000)})
+	gz := fixtures.GoGzip(6)(tar)
+	honest := blobImage(b, "honest:1", ocispec.MediaTypeImageLayerGzip, gz, digest.FromBytes(tar))
+	plain := b.Add(ocispec.MediaTypeImageLayer, tar)
+	plain.Size += 512
+	var m ocispec.Manifest
+	if err := json.Unmarshal(b.Bytes(honest.Descriptor.Digest), &m); err != nil {
+		t.Fatal(err)
+	}
+	m.Layers = []ocispec.Descriptor{plain}
+	g := b.Graph(t, honest, fixtures.Root("liar:1", b.AddJSON(ocispec.MediaTypeImageManifest, m)))
+	_, err := chunkPlan(t, g).WriteFile(t0, filepath.Join(t.TempDir(), "x"), dedupe.Options{})
+	if !fixtures.Matches(err, manifests.KindSize) || !strings.Contains(err.Error(), string(plain.Digest)) || !strings.Contains(err.Error(), string(digest.FromBytes(gz))) {
+		t.Errorf("%v, want an error that names both layers", err)
 	}
 }
 
