@@ -51,8 +51,13 @@ func startFault(p *plan, err error) error {
 // protectedExe returns this program in a form that the sandbox cannot write,
 // chmod or chown, should an image get hold of it (CVE-2019-5736), and a line
 // that says how.
-func protectedExe(single bool) (fd int, how string, err error) {
+// With remap, process 1 is somebody else already when it is executed.
+func protectedExe(single, remap bool) (fd int, how string, err error) {
 	const self = "/proc/self/exe"
+	if remap && !forAll(self) {
+		fd, err = sealedCopy(self)
+		return fd, "program: sealed copy in memory", err
+	}
 	if !single {
 		fd, err := readOnlyMount(self)
 		if err == nil {
@@ -65,6 +70,12 @@ func protectedExe(single bool) (fd int, how string, err error) {
 	}
 	fd, err = sealedCopy(self)
 	return fd, "program: sealed copy in memory", err
+}
+
+// forAll says whether everybody may execute file.
+func forAll(file string) bool {
+	var st unix.Stat_t
+	return unix.Stat(file, &st) == nil && st.Mode&0o001 != 0
 }
 
 // farFile moves fd above the descriptors that starting a process with files

@@ -5,15 +5,23 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// mapIDs says which ids the user namespace has: the caller's own, as 0, or
-// every id the caller has, as itself. In the second case files keep their
-// owners, and capabilities still reach no further than the sandbox.
-func mapIDs(sys *syscall.SysProcAttr, single bool) (err error) {
-	if single {
+// mapIDs says which ids the user namespace has: the caller's own, as 0; those
+// of a map; or every id the caller has, as itself. In the last case files keep
+// their owners, and capabilities still reach no further than the sandbox.
+func mapIDs(sys *syscall.SysProcAttr, p *plan) (err error) {
+	if p.Remap {
+		sys.UidMappings, sys.GidMappings, sys.GidMappingsEnableSetgroups = procMaps(p.UIDs), procMaps(p.GIDs), true
+		sys.Credential = &syscall.Credential{} // the caller's own id is none of them
+		return nil
+	}
+	if p.Single {
 		sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 		return nil
@@ -24,6 +32,99 @@ func mapIDs(sys *syscall.SysProcAttr, single bool) (err error) {
 	}
 	sys.GidMappings, err = ownIDs("/proc/self/gid_map")
 	return err
+}
+
+func procMaps(maps []IDMap) (out []syscall.SysProcIDMap) {
+	for _, m := range maps {
+		out = append(out, syscall.SysProcIDMap{ContainerID: int(m.Inside), HostID: int(m.Outside), Size: int(m.Size)})
+	}
+	return out
+}
+
+// handOver gives process 1 the mounts that it cannot make: with an id map it
+// may neither search the way to the layers nor see them as they are.
+func (b *box) handOver() error {
+	if !b.plan.Remap {
+		return b.ctl.sendFiles(nil)
+	}
+	if err := b.giveStreams(); err != nil {
+		return &StartError{Step: "give standard streams away", Code: CodeStart, Err: err}
+	}
+	files, err := b.mappedMounts()
+	defer func() {
+		for _, fd := range files {
+			unix.Close(fd)
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	if err := b.ctl.sendFiles(files); err != nil {
+		return &StartError{Step: "hand over layers", Code: CodeStart, Err: err}
+	}
+	return nil
+}
+
+// giveStreams lets the process's root open its own standard streams again, as
+// /dev/stdout: a pipe's owner is who made it, and root outside is nobody to it.
+func (b *box) giveStreams() error {
+	for _, f := range b.io.child() {
+		if m, err := mode(int(f.Fd())); err != nil || m&unix.S_IFMT != unix.S_IFIFO {
+			continue
+		}
+		if err := unix.Fchown(int(f.Fd()), rootOf(b.plan.UIDs), rootOf(b.plan.GIDs)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mappedMounts makes detached mounts: of the run's directory, if there is one,
+// as it is, and of the layers, with process 1's ids.
+func (b *box) mappedMounts() (files []int, err error) {
+	fail := func(step string, err error) ([]int, error) {
+		return files, &StartError{Step: step, Code: CodeStart, Err: err}
+	}
+	if dir := b.plan.RunDir; dir != "" {
+		for _, name := range []string{"", "upper", "work"} {
+			if err := os.Chown(filepath.Join(dir, name), rootOf(b.plan.UIDs), rootOf(b.plan.GIDs)); err != nil {
+				return fail("prepare state directory", err)
+			}
+		}
+		fd, err := cloneOf(dir)
+		if err != nil {
+			return fail("prepare state directory", err)
+		}
+		files = append(files, fd)
+	}
+	ns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/user", b.proc.Pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail("open user namespace", err)
+	}
+	defer unix.Close(ns)
+	for _, dir := range b.plan.Lower {
+		fd, err := cloneOf(dir)
+		if err != nil {
+			return fail("open "+dir, err)
+		}
+		files = append(files, fd)
+		attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | attrRO | attrNosuid | attrNodev, Userns_fd: uint64(ns)}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, attr); err != nil {
+			return files, &UnsupportedError{Feature: "mounts with an id map", Err: fmt.Errorf("%s: %w", dir, err), Hint: idmapHint}
+		}
+	}
+	return files, nil
+}
+
+const idmapHint = "the layers must be on a filesystem that has them (ext4, xfs, btrfs, tmpfs), and an overlay over them takes Linux 5.19"
+
+func cloneOf(dir string) (int, error) {
+	at, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	return clone(at, 0)
 }
 
 // ownIDs reads the ids of the caller's user namespace and maps each to itself.

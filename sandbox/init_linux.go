@@ -76,12 +76,16 @@ func runInit() int {
 		fmt.Fprintln(os.Stderr, initName+":", err)
 		return CodeStart
 	}
+	files, err := receiveFiles(controlFD)
+	if err != nil {
+		return CodeStart
+	}
 	ctl := newControl(os.NewFile(controlFD, "control"), 0)
 	var p plan
 	if err := ctl.dec.Decode(&p); err != nil {
 		return CodeStart
 	}
-	pid, err := build(&p, ctl)
+	pid, err := build(&p, files, ctl)
 	if err != nil {
 		_ = ctl.send(message{Error: toWire(err)}) // nobody is left to tell
 		return CodeStart
@@ -141,8 +145,8 @@ func closeInherited() error {
 }
 
 // build walks the steps and starts the command.
-func build(p *plan, ctl *control) (pid int, err error) {
-	s := &setup{plan: p, explain: func(format string, args ...any) {
+func build(p *plan, files []int, ctl *control) (pid int, err error) {
+	s := &setup{plan: p, given: files, fds: files, explain: func(format string, args ...any) {
 		_ = ctl.send(message{Explain: fmt.Sprintf(format, args...)}) // explanations are not worth failing for
 	}}
 	defer s.closeAll()

@@ -202,23 +202,25 @@ func (s *setup) become() error {
 	}
 	_, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&groups[0])), 0)
 	if e != 0 {
-		return unmapped(fmt.Sprintf("set groups %v", groups), e)
+		return s.unmapped(fmt.Sprintf("set groups %v", groups), e)
 	}
 	gid, uid := uintptr(u.gid), uintptr(u.uid)
 	if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, gid, gid, gid); e != 0 {
-		return unmapped(fmt.Sprintf("set group %d", u.gid), e)
+		return s.unmapped(fmt.Sprintf("set group %d", u.gid), e)
 	}
 	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); e != 0 {
-		return unmapped(fmt.Sprintf("set user %d", u.uid), e)
+		return s.unmapped(fmt.Sprintf("set user %d", u.uid), e)
 	}
 	s.explain("user: %d:%d, %d supplementary groups", u.uid, u.gid, len(u.groups))
 	return nil
 }
 
 // unmapped says of EINVAL what it means to those who have not every id.
-func unmapped(step string, e syscall.Errno) error {
+func (s *setup) unmapped(step string, e syscall.Errno) error {
 	se := &StartError{Step: step, Code: CodeStart, Err: e}
-	if e == unix.EINVAL {
+	if e == unix.EINVAL && s.plan.Remap {
+		se.Hint = "the id map needs a range with it"
+	} else if e == unix.EINVAL {
 		se.Hint = "an ordinary user has only the ids of his ranges in /etc/subuid and /etc/subgid"
 	}
 	return se

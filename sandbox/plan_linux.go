@@ -58,7 +58,38 @@ func newPlan(s *Spec) (*plan, error) {
 		return fail("read own capabilities", err)
 	}
 	p.UserNS = true
+	if p.Remap = len(s.UIDMap)+len(s.GIDMap) > 0; p.Remap {
+		if err := checkMaps(s); err != nil {
+			return fail("check id maps", err)
+		}
+		if p.Single {
+			return nil, &UnsupportedError{Feature: "id maps", Err: errors.New("they take root")}
+		}
+		p.UIDs, p.GIDs = s.UIDMap, s.GIDMap
+	}
 	return p, nil
+}
+
+func checkMaps(s *Spec) error {
+	if len(s.UIDMap) == 0 || len(s.GIDMap) == 0 {
+		return errors.New("users and groups are mapped together or not at all")
+	}
+	for _, maps := range [][]IDMap{s.UIDMap, s.GIDMap} {
+		if rootOf(maps) < 0 {
+			return errors.New("no range has id 0")
+		}
+	}
+	return nil
+}
+
+// rootOf is what id 0 is outside, -1 if no range has it.
+func rootOf(maps []IDMap) int {
+	for _, m := range maps {
+		if m.Inside == 0 && m.Size > 0 {
+			return int(m.Outside)
+		}
+	}
+	return -1
 }
 
 func checkPaths(s *Spec) error {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxReport bounds what process 1 may report in one run: some dozens of lines
@@ -30,6 +32,8 @@ type plan struct {
 	Caps       []int // kept
 	UserNS     bool  // in a user namespace
 	Single     bool  // and with only one id mapped in it
+	Remap      bool  // and with UIDs and GIDs; the mounts come as descriptors
+	UIDs, GIDs []IDMap
 	Null       [3]bool
 	ResolvConf []byte
 }
@@ -96,6 +100,66 @@ func (w *wireError) err() error {
 		return &UnsupportedError{Feature: w.Feature, Setting: usernsSetting(), Err: cause, Hint: w.Hint}
 	}
 	return &StartError{Step: w.Step, Code: w.Code, Err: cause, Hint: w.Hint}
+}
+
+// maxFiles is how many descriptors go into one message; the kernel takes 253.
+const maxFiles = 250
+
+// sendFiles hands descriptors over, as messages of their number, the last of
+// which is 0. It comes before everything else.
+func (c *control) sendFiles(files []int) error {
+	raw, err := c.f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		n := min(len(files), maxFiles)
+		var rights []byte
+		if n > 0 {
+			rights = unix.UnixRights(files[:n]...)
+		}
+		var serr error
+		err := raw.Write(func(fd uintptr) bool {
+			serr = unix.Sendmsg(int(fd), []byte{byte(n)}, rights, nil, 0)
+			return serr != unix.EAGAIN
+		})
+		if err = errors.Join(err, serr); err != nil || n == 0 {
+			return err
+		}
+		files = files[n:]
+	}
+}
+
+// receiveFiles is the other side of sendFiles.
+func receiveFiles(socket int) (files []int, err error) {
+	rights := make([]byte, unix.CmsgSpace(4*maxFiles))
+	for {
+		var count [1]byte
+		n, rn, flags, _, err := unix.Recvmsg(socket, count[:], rights, unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return nil, io.ErrUnexpectedEOF
+		case flags&unix.MSG_CTRUNC != 0:
+			return nil, unix.EMFILE
+		case count[0] == 0:
+			return files, nil
+		}
+		list, err := unix.ParseSocketControlMessage(rights[:rn])
+		if err != nil {
+			return nil, err
+		}
+		for i := range list {
+			some, err := unix.ParseUnixRights(&list[i])
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, some...)
+		}
+	}
 }
 
 // control is one end of the control socket.

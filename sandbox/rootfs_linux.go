@@ -22,6 +22,7 @@ type setup struct {
 	dev     int
 	proc    int
 	user    identity
+	given   []int // mounts that the caller made, with Remap
 
 	mounts int   // made in the image's tree
 	fds    []int // everything opened on the way, closed before the command starts
@@ -88,7 +89,7 @@ func (s *setup) mountScratch() error {
 	if err := attach(fd, at); err != nil {
 		return err
 	}
-	for _, name := range []string{"root", "upper", "work", "etc", "mask", "mask/dir"} {
+	for _, name := range []string{"root", "upper", "work", "etc", "mask", "mask/dir", "given"} {
 		if err := unix.Mkdirat(fd, name, 0o755); err != nil {
 			return err
 		}
@@ -99,38 +100,74 @@ func (s *setup) mountScratch() error {
 // mountOverlay puts the image's tree together.
 func (s *setup) mountOverlay() error {
 	o := &overlay{dir: s.scratch, name: "root"}
-	for _, dir := range s.plan.Lower {
-		fd, err := s.keep(unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
-		if err != nil {
-			return fmt.Errorf("open %s: %w", dir, err)
-		}
-		o.lower = append(o.lower, fd)
+	runDir, err := s.openLayers(o)
+	if err != nil {
+		return err
 	}
 	if s.plan.RunDir != "" {
-		err := s.mountOver(o, s.plan.RunDir)
+		err := s.mountOver(o, runDir)
 		if err == nil {
 			s.explain("root filesystem: overlay, %d below, changes on disk until the end", len(o.lower))
 			return nil
 		}
 		s.explain("degraded: changes are kept in memory, %s cannot hold them: %v", path.Dir(s.plan.RunDir), err)
 	}
-	if err := s.mountOver(o, ""); err != nil {
+	if err := s.mountOver(o, s.scratch); err != nil {
 		return s.overlayError(err)
 	}
 	s.explain("root filesystem: overlay, %d below, changes in memory until the end", len(o.lower))
 	return nil
 }
 
-// mountOver mounts o over the upper directory of dir, "" being the scratch.
-func (s *setup) mountOver(o *overlay, dir string) error {
-	at := s.scratch
-	if dir != "" {
-		fd, err := s.keep(unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0))
-		if err != nil {
-			return err
-		}
-		at = fd
+// openLayers opens the lower directories, and the run's own if there is one.
+func (s *setup) openLayers(o *overlay) (runDir int, err error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
+	if s.plan.Remap {
+		return s.openGiven(o)
 	}
+	for _, dir := range s.plan.Lower {
+		fd, err := s.keep(unix.Open(dir, flags, 0))
+		if err != nil {
+			return -1, fmt.Errorf("open %s: %w", dir, err)
+		}
+		o.lower = append(o.lower, fd)
+	}
+	if s.plan.RunDir == "" {
+		return -1, nil
+	}
+	return s.keep(unix.Open(s.plan.RunDir, flags|unix.O_NOFOLLOW, 0))
+}
+
+// openGiven attaches the mounts that the caller made: before Linux 6.15, an
+// overlay takes none that are attached nowhere.
+func (s *setup) openGiven(o *overlay) (runDir int, err error) {
+	for i, fd := range s.given {
+		name := fmt.Sprintf("given/%d", i)
+		if err := unix.Mkdirat(s.scratch, name, 0o755); err != nil {
+			return -1, err
+		}
+		at, err := openIn(s.scratch, name)
+		if err != nil {
+			return -1, err
+		}
+		err = attach(fd, at)
+		unix.Close(at)
+		if err != nil {
+			return -1, fmt.Errorf("attach layer: %w", err)
+		}
+	}
+	o.lower, runDir = s.given, -1
+	if s.plan.RunDir != "" {
+		o.lower, runDir = s.given[1:], s.given[0]
+	}
+	if len(o.lower) != len(s.plan.Lower) {
+		return -1, fmt.Errorf("%d mounts were handed over for %d layers", len(o.lower), len(s.plan.Lower))
+	}
+	return runDir, nil
+}
+
+// mountOver mounts o over the upper directory in at.
+func (s *setup) mountOver(o *overlay, at int) error {
 	var err error
 	if o.upper, err = s.keep(openIn(at, "upper")); err != nil {
 		return err
@@ -177,6 +214,8 @@ func (s *setup) overlayError(err error) error {
 	switch {
 	case errors.Is(err, unix.ENODEV):
 		return &UnsupportedError{Feature: "overlayfs", Err: err, Hint: "load the overlay kernel module"}
+	case errors.Is(err, unix.EINVAL) && s.plan.Remap:
+		return &UnsupportedError{Feature: "overlayfs over mounts with an id map", Err: err, Hint: idmapHint}
 	case errors.Is(err, unix.EPERM) && s.plan.UserNS:
 		return &UnsupportedError{Feature: "overlayfs in user namespaces", Err: err, Hint: "needs Linux 5.11, or root"}
 	case errors.Is(err, unix.EACCES) && s.plan.Single:

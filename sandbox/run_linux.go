@@ -57,7 +57,7 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 	defer runtime.UnlockOSThread()
 	b := &box{plan: p, explain: explain, io: io}
 	st, err = b.run(ctx, s.Signals)
-	if un := new(UnsupportedError); errors.As(err, &un) && !p.Single {
+	if un := new(UnsupportedError); errors.As(err, &un) && !p.Single && !p.Remap {
 		explain("degraded: no user namespace: " + un.Error())
 		p.UserNS = false
 		st, err = b.run(ctx, s.Signals)
@@ -72,6 +72,12 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 func (b *box) run(ctx context.Context, signals <-chan os.Signal) (Status, error) {
 	if err := b.start(); err != nil {
 		return Status{}, err
+	}
+	if err := b.handOver(); err != nil {
+		_ = b.proc.Kill() // it waits for more
+		_, werr := b.proc.Wait()
+		b.ctl.f.Close()
+		return Status{}, errors.Join(err, werr)
 	}
 	return b.supervise(ctx, signals)
 }
@@ -90,7 +96,7 @@ func (b *box) start() error {
 	fail := func(step string, err error) error {
 		return &StartError{Step: step, Code: CodeStart, Err: err}
 	}
-	fd, how, err := protectedExe(b.plan.Single)
+	fd, how, err := protectedExe(b.plan.Single, b.plan.Remap)
 	if err != nil {
 		return fail("protect own program", err)
 	}
@@ -119,7 +125,7 @@ func (b *box) start() error {
 		},
 	}
 	if b.plan.UserNS {
-		if err := mapIDs(attr.Sys, b.plan.Single); err != nil {
+		if err := mapIDs(attr.Sys, b.plan); err != nil {
 			ours.Close()
 			return fail("map user ids", err)
 		}
@@ -144,6 +150,9 @@ func (b *box) explainNamespaces(how string) {
 		names = "user, " + names
 	}
 	b.explain("namespaces: " + names)
+	if b.plan.Remap {
+		b.explain(fmt.Sprintf("ids: user 0 is %d outside, group 0 is %d; the layers keep their owners, and are seen through mounts with that map", rootOf(b.plan.UIDs), rootOf(b.plan.GIDs)))
+	}
 	if b.plan.Single {
 		b.explain("degraded: one user id is mapped; every file of the image appears to belong to one user")
 	}

@@ -32,6 +32,12 @@ type Spec struct {
 	// directory is on a tmpfs and its content counts as memory.
 	State string
 
+	// UIDMap and GIDMap, when not empty, say which ids the user namespace has,
+	// for root alone; id 0 must be among them. The layers keep their owners:
+	// they are seen through mounts with that map. Where the kernel or their
+	// filesystem has no such mounts, Run gives an *UnsupportedError.
+	UIDMap, GIDMap []IDMap
+
 	// ReadOnly makes / read-only for the process.
 	ReadOnly bool
 
@@ -79,6 +85,10 @@ type Spec struct {
 	// and not after Run has returned.
 	Explain func(step string)
 }
+
+// IDMap is a range of ids: Size of them, from Inside on for the process and
+// from Outside on for the caller.
+type IDMap struct{ Inside, Outside, Size uint32 }
 
 // DefaultCapabilities is what Spec.Capabilities means when nil: docker's set
 // without MKNOD, NET_RAW and AUDIT_WRITE.

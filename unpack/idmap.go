@@ -112,6 +112,16 @@ func mapped(maps []IDMap, id uint32) (uint32, bool) {
 	return 0, false
 }
 
+// unmapped is mapped the other way, for an id that is somewhere in the map.
+func unmapped(maps []IDMap, id uint32) uint32 {
+	for _, m := range maps {
+		if id >= m.Outside && id-m.Outside < m.Size {
+			return m.Inside + (id - m.Outside)
+		}
+	}
+	return 0
+}
+
 // outside maps an owner. One that the map does not have is an *UnmappedError.
 func (ids *IDs) outside(uid, gid uint32) (uint32, uint32, error) {
 	if ids.isZero() {

@@ -325,3 +325,26 @@ func TestRuntimeHugeEnvironment(t *testing.T) {
 		t.Errorf("it took %v", d)
 	}
 }
+
+// TestRuntimeVolumesAreLikeWhatTheyCover holds the top of a volume to the
+// directory of the image, links followed in the image.
+func TestRuntimeVolumesAreLikeWhatTheyCover(t *testing.T) {
+	rootOnly(t)
+	config := ocispec.ImageConfig{Volumes: map[string]struct{}{"/data": {}, "/link/x": {}, "/new": {}}}
+	files := []fixtures.File{{Name: "data/", Mode: 0o1770, UID: 5, GID: 6}, {Name: "link", Link: "/../data"}, {Name: "data/x/", Mode: 0o700, UID: 7, GID: 8}}
+	for _, o := range []Options{{}, {IDs: halves}} {
+		spec, _, _, err := bundle(t, config, o, files...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for _, m := range spec.Mounts {
+			got[m.Destination] = strings.Join(m.Options, ",")
+		}
+		for at, want := range map[string]string{"/data": "mode=1770,uid=5,gid=6", "/link/x": "mode=0700,uid=7,gid=8", "/new": "mode=0755"} {
+			if !strings.HasSuffix(got[at], ",tmpcopyup,"+want) {
+				t.Errorf("%s: %s, want %s", at, got[at], want)
+			}
+		}
+	}
+}

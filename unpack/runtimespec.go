@@ -29,11 +29,12 @@ type converter struct {
 	ids      IDs // of a user namespace; zero for none
 	rootless bool
 	single   bool // one id is mapped, the caller's
+	onDisk   bool // the tree's owners are mapped
 	res      *Result
 }
 
 func newConverter(img *manifests.Image, root int, o *Options, res *Result) *converter {
-	c := &converter{img: img, root: root, res: res, ids: o.IDs}
+	c := &converter{img: img, root: root, res: res, ids: o.IDs, onDisk: !o.IDs.isZero()}
 	switch {
 	case !o.Namespace.isZero():
 		c.rootless, c.ids = true, o.Namespace
@@ -210,9 +211,32 @@ func (c *converter) volumes() (out []specs.Mount, err error) {
 		if slices.ContainsFunc(out, func(m specs.Mount) bool { return m.Destination == at }) {
 			continue
 		}
-		out = append(out, specs.Mount{Destination: at, Type: "tmpfs", Source: "tmpfs", Options: []string{"rw", "nosuid", "nodev", "relatime", "tmpcopyup"}})
+		options := append([]string{"rw", "nosuid", "nodev", "relatime", "tmpcopyup"}, c.topOf(at)...)
+		out = append(out, specs.Mount{Destination: at, Type: "tmpfs", Source: "tmpfs", Options: options})
 	}
 	return out, nil
+}
+
+// topOf are the options by which the top of a memory file system is like the
+// directory of the tree that it covers.
+func (c *converter) topOf(at string) []string {
+	dir, missing, err := follow(at, func(path string) (node, error) { return lookBeneath(c.root, path) })
+	if err != nil || missing {
+		return []string{"mode=0755"}
+	}
+	st, err := lstatAt(c.root, dir)
+	if err != nil {
+		return []string{"mode=0755"}
+	}
+	options := []string{fmt.Sprintf("mode=%04o", st.Mode&0o7777)}
+	if c.single {
+		return options
+	}
+	uid, gid := st.Uid, st.Gid
+	if c.onDisk { // as they are outside
+		uid, gid = unmapped(c.ids.UIDs, uid), unmapped(c.ids.GIDs, gid)
+	}
+	return append(options, fmt.Sprint("uid=", uid), fmt.Sprint("gid=", gid))
 }
 
 // annotations are what the config says that a runtime has no field for, under

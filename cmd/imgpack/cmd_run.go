@@ -20,6 +20,7 @@ import (
 type runOptions struct {
 	process
 	ids         idsFlag
+	maps        idMapFlags
 	platform    platformFlag
 	interactive bool
 	hostname    string
@@ -50,6 +51,7 @@ func (o *runOptions) add(fs *pflag.FlagSet) {
 	})
 	group(fs, groupSandbox, func(fs *pflag.FlagSet) {
 		o.ids.add(fs, idsAuto)
+		o.maps.add(fs)
 		fs.StringVar(&o.hostname, "hostname", "", "host `NAME` in the sandbox (default: localhost)")
 		fs.StringVar(&o.network, "network", "none", "none (loopback only) or host")
 		fs.BoolVar(&o.readOnly, "read-only", false, "make the root file system read-only")
@@ -68,7 +70,8 @@ func newRunCommand(a *app) *cobra.Command {
 		long: "No daemon, no root, no network unless asked for; nothing the command writes is\nkept. The exit status is the command's. Flags go before IMAGE.",
 		examples: "imgpack run nginx:1.27 nginx -t\n" +
 			"imgpack run -e DEBUG=1 --read-only site.imgpack//shop/api:2 /bin/api --version\n" +
-			"imgpack run --explain --timeout 30s redis:7.4",
+			"imgpack run --explain --timeout 30s redis:7.4\n" +
+			"imgpack run --uid-map 0:100000:65536 nginx:1.27",
 		exits:    []int{codeUnsupported, codeTimedOut, codeRun, codeNotRunnable, codeNoCommand},
 		complete: a.completeOneImage,
 		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
@@ -81,6 +84,9 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 	}
 	spec, err := o.sandbox(a)
 	if err != nil {
+		return err
+	}
+	if err := o.remap(a, &spec); err != nil {
 		return err
 	}
 	if done, err := o.ids.enter(ctx, a, "run", args[0]); done || err != nil {
@@ -133,6 +139,24 @@ func (o *runOptions) sandbox(a *app) (sandbox.Spec, error) {
 		spec.Explain = func(step string) { fmt.Fprintf(a.Err, "sandbox: %s\n", printable(step)) }
 	}
 	return spec, nil
+}
+
+// remap gives the sandbox's user namespace the ids that are asked for.
+func (o *runOptions) remap(a *app, spec *sandbox.Spec) error {
+	maps, err := o.maps.parse()
+	if err != nil || len(maps.UIDs) == 0 {
+		return err
+	}
+	if !a.root() {
+		return &manifests.UnsupportedError{Subject: "an id map", Reason: "it takes root; --ids ranges does without"}
+	}
+	for _, m := range maps.UIDs {
+		spec.UIDMap = append(spec.UIDMap, sandbox.IDMap(m))
+	}
+	for _, m := range maps.GIDs {
+		spec.GIDMap = append(spec.GIDMap, sandbox.IDMap(m))
+	}
+	return nil
 }
 
 // unpackLayers makes the image's layer directories in the store, or finds
