@@ -127,6 +127,38 @@ func TestRuntimeBundles(t *testing.T) {
 	}
 }
 
+// TestRunMapsIDs runs with mapped ids over the store's layers, which stay as
+// they are.
+func TestRunMapsIDs(t *testing.T) {
+	need(t)
+	h := newHost(t)
+	ref := pick(t, "redis:1")
+	h.ok("pull", ref)
+	inside := []string{"run", "--entrypoint", "sh", "--user", "0", ref, "-c", "stat -c %u:%g /etc/passwd /data; cat /etc/shadow >/dev/null && echo x >>/etc/shadow && echo $(cat /proc/self/uid_map)"}
+	if got, want := h.ok(inside...), "0:0\n100:101\n0 0 4294967295\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	before := listing(t, h.path("store/unpacked"))
+	mapped := slices.Insert(slices.Clone(inside), 1, "--explain", "--uid-map", "0:100000:1000", "--uid-map", "1000:200000:9", "--gid-map", "0:300000:1000")
+	r := h.run(mapped...)
+	if want := "0:0\n100:101\n0 100000 1000 1000 200000 9\n"; r.code != 0 || r.stdout != want || !strings.Contains(r.stderr, "user 0 is 100000 outside, group 0 is 300000") {
+		t.Errorf("%d %q, want %q\n%s", r.code, r.stdout, want, r.stderr)
+	}
+	if after := listing(t, h.path("store/unpacked")); !maps.Equal(before, after) {
+		sameTree(t, "the store", before, after)
+	}
+	user := newHost(t).asUser(65534)
+	user.ok("pull", ref)
+	user.fails(9, "run", "--uid-map", "0:100000:1000", ref)
+	user.fails(9, "unpack", "--uid-map", "0:100000:1000", ref, "out")
+	h.fails(2, "unpack", "--uid-map", "0:100000:50", ref, "out")
+	h.fails(2, "unpack", "--uid-map", "0:100000", ref, "out")
+	h.fails(125, "run", "--uid-map", "0:100000:50", ref)
+	if _, err := os.Lstat(h.path("out")); err == nil {
+		t.Error("something is left of what failed")
+	}
+}
+
 // TestRuntimeConfigAsUmoci compares config.json with what the umoci program
 // makes of the same images, and of one with everything a config can say.
 func TestRuntimeConfigAsUmoci(t *testing.T) {

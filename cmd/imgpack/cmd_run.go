@@ -148,7 +148,7 @@ func (o *runOptions) remap(a *app, spec *sandbox.Spec) error {
 		return err
 	}
 	if !a.root() {
-		return &manifests.UnsupportedError{Subject: "an id map", Reason: "it takes root; --ids ranges does without"}
+		return &failure{Op: "run", Hint: "--ids ranges gives an ordinary user's ranges", Err: &sandbox.UnsupportedError{Feature: "id maps", Err: errors.New("they take root")}}
 	}
 	for _, m := range maps.UIDs {
 		spec.UIDMap = append(spec.UIDMap, sandbox.IDMap(m))
