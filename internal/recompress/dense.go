@@ -107,19 +107,20 @@ func (p *player) hop(most int, f func(n, distance int) bool) {
 	h := p.follow()
 	here := p.data[p.pos : p.pos+deflate.MinLength]
 	low := max(p.pos-deflate.Window, p.base)
-	n := 0
-	for at, steps := int(h.head[hash3(here)])-1, 0; at >= low && n < maxHops && steps < most; steps++ {
+	n, steps := 0, 0
+	for at := int(h.head[hash3(here)]) - 1; at >= low && n < maxHops && steps < most; steps++ {
 		if b := p.data[at : at+deflate.MinLength]; b[0] == here[0] && b[1] == here[1] && b[2] == here[2] {
 			if f(n, p.pos-at) {
-				return
+				break
 			}
 			n++
 		}
 		last := at
 		if at = int(h.prev[at%deflate.Window]) - 1; at >= last {
-			return
+			break
 		}
 	}
+	p.hops += steps
 }
 
 // nearest takes a distance as the number of those that are shorter and would do

@@ -108,7 +108,7 @@ func (p *player) runHead(to int, goesOn bool) (int, bool, error) {
 // storedHead takes the length of a stored block that is not predicted.
 func (p *player) storedHead(n, to int) (int, error) {
 	m := &p.structure
-	p.misses++
+	p.miss()
 	if p.s.flag(&m.sameSize, n != p.lastSize) {
 		p.lastSize = p.s.number(&m.stored, n-1) + 1
 	}
@@ -174,12 +174,13 @@ func (p *player) blockEnd(h *deflate.Header, to int, end bool) {
 // blockHeader takes the header of a block of tokens.
 func (p *player) blockHeader(h *deflate.Header, tokens []deflate.Token, content []byte) error {
 	var predicted deflate.Header
+	p.blocks++
 	p.model.Header(&predicted, tokens, content)
 	predicted.Final, predicted.Padding = h.Final, h.Padding
 	if !p.s.flag(&p.structure.header, *h != predicted) {
 		*h = predicted
 		return nil
 	}
-	p.misses++
+	p.miss()
 	return p.header(&predicted, h, tokens)
 }

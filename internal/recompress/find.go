@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 
@@ -51,27 +52,16 @@ type finder struct {
 	origin int64 // in the content, of the encoder of the last part
 	info   Info
 	models map[string]int64 // content by name
+
+	bits    int64     // of the parts so far
+	decider detective // of what the workers do not decide
+	last    *verdict  // of the part before, if that has content
+	left    int64     // work that searches may do
 }
 
 func findDeflate(ctx context.Context, stream io.Reader, content io.Writer, o Options) ([]byte, Info, error) {
-	jobs := o.jobs()
-	f := &finder{
-		work: make(chan *part), order: make(chan *part, jobs+1), content: make(chan *part, jobs+1),
-		recipe: []byte{recipeDeflate}, models: make(map[string]int64),
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		defer close(f.work)
-		defer close(f.order)
-		defer close(f.content)
-		return newSplitter(stream, func(q *part) error { return f.hand(ctx, q) }).split()
-	})
-	for range jobs {
-		g.Go(func() error { return f.worker(ctx, o) })
-	}
-	g.Go(func() error { return f.writer(content) })
-	g.Go(func() error { return f.collect(ctx, o) })
-	if err := g.Wait(); err != nil {
+	f := newFinder(o.jobs())
+	if err := f.run(ctx, stream, content, o); err != nil {
 		return nil, Info{}, err
 	}
 	f.info.Recipe, f.info.Model = len(f.recipe), most(f.models)
@@ -81,9 +71,32 @@ func findDeflate(ctx context.Context, stream io.Reader, content io.Writer, o Opt
 	return f.recipe, f.info, nil
 }
 
+func newFinder(jobs int) *finder {
+	return &finder{
+		work: make(chan *part), order: make(chan *part, jobs+1), content: make(chan *part, jobs+1),
+		recipe: []byte{recipeDeflate}, models: make(map[string]int64), left: searchWork,
+	}
+}
+
+func (f *finder) run(ctx context.Context, stream io.Reader, content io.Writer, o Options) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(f.work)
+		defer close(f.order)
+		defer close(f.content)
+		return newSplitter(stream, func(q *part) error { return f.hand(ctx, q) }).split()
+	})
+	for range o.jobs() {
+		g.Go(func() error { return f.worker(ctx, o) })
+	}
+	g.Go(func() error { return f.writer(content) })
+	g.Go(func() error { return f.collect(ctx, o) })
+	return g.Wait()
+}
+
 // hand gives a part to all who work on it.
 func (f *finder) hand(ctx context.Context, q *part) error {
-	q.result = &verdict{done: make(chan struct{})}
+	q.result = &verdict{tried: make(chan struct{}), done: make(chan struct{}), cost: math.MaxInt}
 	switch {
 	case f.parts >= lag:
 		q.origin = f.verdict[f.parts%lag]
@@ -115,11 +128,15 @@ func (f *finder) worker(ctx context.Context, o Options) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			}
+			err := o.compute(ctx, func() error {
+				q.decided = d.again(q, q.origin, math.MaxInt)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
 		}
-		if err := o.compute(ctx, func() error { return d.solve(q) }); err != nil {
-			return err
-		}
-		close(q.result.done)
+		close(q.result.tried)
 	}
 	return nil
 }
@@ -138,35 +155,69 @@ func (f *finder) writer(content io.Writer) error {
 
 // collect puts the recipe together.
 func (f *finder) collect(ctx context.Context, o Options) error {
-	var bits int64
 	for q := range f.order {
 		select {
-		case <-q.result.done:
+		case <-q.result.tried:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		f.bits += q.bits
+		f.info.Stream = (f.bits + 7) / 8
+		if !q.decided {
+			if err := o.compute(ctx, func() error { return f.decide(q, o) }); err != nil {
+				return err
+			}
+		}
+		f.left = min(f.left+q.result.work/refill, searchWork)
+		if q.from < q.to {
+			f.last = q.result
+		}
+		close(q.result.done)
 		origin := f.info.Content - q.taken(q.result.spec)
 		q.found.moved = origin - f.origin
 		f.origin = origin
 		f.recipe = q.found.append(f.recipe)
-		bits += q.bits
-		f.info.Stream = (bits + 7) / 8
 		f.info.Content += int64(q.to - q.from)
 		f.models[q.result.spec.Name] += int64(q.to - q.from)
-		if o.costs(len(f.recipe)-4<<10, max(f.info.Stream, min(2*f.info.Stream, 2<<20))) || len(f.recipe) > MaxRecipe {
+		if len(f.recipe) > f.most(o) {
 			return ErrHopeless
 		}
 	}
 	return nil
 }
 
+// most is how long the recipe may be so far. It may be longer at the beginning.
+func (f *finder) most(o Options) int {
+	if o.spend() < 0 {
+		return MaxRecipe
+	}
+	n := max(f.info.Stream, min(2*f.info.Stream, 2<<20))
+	return int(min(n/o.spend()+4<<10, MaxRecipe))
+}
+
+// decide finds the model of a part if that of one before will not do: perhaps
+// the stream has another from the part before on. All of this is done in order,
+// so that what may still be spent on it does not depend on how fast workers are.
+func (f *finder) decide(q *part, o Options) error {
+	most := f.most(o) - len(f.recipe)
+	if f.last != nil && f.decider.again(q, f.last, most) {
+		return nil
+	}
+	spent, err := f.decider.search(q, most, f.left)
+	f.left -= spent
+	return err
+}
+
 // costs tells whether a recipe is too long for a stream.
 func (o Options) costs(recipe int, stream int64) bool {
-	spend := int64(o.Spend)
-	if spend == 0 {
-		spend = 10
+	return o.spend() > 0 && int64(recipe) > stream/o.spend()
+}
+
+func (o Options) spend() int64 {
+	if o.Spend == 0 {
+		return 10
 	}
-	return spend > 0 && int64(recipe) > stream/spend
+	return int64(o.Spend)
 }
 
 // most returns the name with the largest number, the first of several.

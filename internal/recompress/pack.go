@@ -10,13 +10,18 @@ import (
 // limits of how far a part is packed, for trials; 0 is none.
 type limits struct {
 	content int // bytes to look at, at least
+	blocks  int // the same
 	cost    int // bytes of code, at most
 	misses  int // of the model, less than
+	work    int64
 	dense   bool
 }
 
 // errCost is that a part costs more than it may.
 var errCost = errors.New("costs too much")
+
+// errWork is that it takes too much work.
+var errWork = errors.New("takes too much work")
 
 // errSeen is that enough was looked at.
 var errSeen = errors.New("seen enough")
@@ -146,6 +151,9 @@ func (k *packer) block(b *piece, to int, end bool) error {
 func (k *packer) correct(tokens []deflate.Token, to int) error {
 	for i := 0; ; i++ {
 		i += k.agree(tokens[i:])
+		if (k.runner != nil || i&63 == 0) && k.overworked() {
+			return errWork
+		}
 		predicted, t := k.model.Predict(), deflate.EndOfBlock
 		if i < len(tokens) {
 			t = tokens[i]
@@ -219,7 +227,12 @@ func (k *packer) agreed(tokens []deflate.Token, n, to int) {
 
 // seen tells whether enough was looked at.
 func (k *packer) seen() bool {
-	return k.limits.content > 0 && k.pos-k.from >= k.limits.content
+	return k.limits.content > 0 && (k.pos-k.from >= k.limits.content || k.blocks >= k.limits.blocks)
+}
+
+// overworked tells whether more work was done than there may be.
+func (k *packer) overworked() bool {
+	return k.limits.work > 0 && k.work() > k.limits.work || k.tooManyHops()
 }
 
 // dear tells whether the part costs too much.
@@ -227,6 +240,9 @@ func (k *packer) dear() error {
 	if k.limits.cost > 0 && k.s.enc.Len()+k.c.enc.Len() > k.limits.cost ||
 		k.limits.misses > 0 && k.misses >= k.limits.misses {
 		return errCost
+	}
+	if k.overworked() {
+		return errWork
 	}
 	return nil
 }
@@ -247,7 +263,8 @@ func (k *packer) free(n, to int) ([]deflate.Token, bool) {
 			k.model.Commit(t)
 			return k.made, true
 		}
-		if t == deflate.EndOfBlock || !k.fits(t, from+n) || len(k.made) == deflate.MaxBlockTokens {
+		if t == deflate.EndOfBlock || !k.fits(t, from+n) || len(k.made)&63 == 63 && k.overworked() {
+			k.freed += k.pos - from
 			k.pos, k.right = from, right
 			return nil, false
 		}

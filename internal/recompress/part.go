@@ -15,11 +15,12 @@ const (
 	partStream  = 1 << 20
 	partPieces  = 4096
 
-	maxPart   = partContent + deflate.MaxBlockContent // content
-	maxStream = 32 << 20                              // bytes of stream of a part
-	minStream = 4 << 10                               // of every part but the last that has less than partContent of content
-	maxHead   = 128 << 10                             // of the header of a gzip member
-	maxBytes  = 64 << 10                              // outside of members in one piece
+	maxPart    = partContent + deflate.MaxBlockContent // content
+	maxStream  = 32 << 20                              // bytes of stream of a part
+	minStream  = 4 << 10                               // of every part but the last that has less than partContent of content
+	mostPieces = 4 * partPieces                        // that Restore takes; Find puts in half as many, and a few more
+	maxHead    = 128 << 10                             // of the header of a gzip member
+	maxBytes   = 64 << 10                              // outside of members in one piece
 )
 
 // begin is where in the structure of a stream a part begins.
@@ -90,9 +91,10 @@ type part struct {
 	tokens []deflate.Token
 	trees  []deflate.Trees
 
-	origin *verdict // of a part before, whose model is tried first
-	result *verdict
-	found  record
+	origin  *verdict // of a part before, whose model is tried first
+	result  *verdict
+	decided bool // by that
+	found   record
 }
 
 // player plays models over parts, one after the other.
@@ -117,7 +119,9 @@ type player struct {
 	crcFrom int   // where the member begins, or none
 	budget  int
 	misses  int // of the model
+	missed  int // where it made the last
 	played  int // tokens
+	effort
 	spec    model.Spec
 	model   model.Model
 	runner  model.Runner // the model, if it is one
@@ -148,7 +152,11 @@ func (p *player) start(s span, spec model.Spec) {
 	p.span, p.spec, p.model = s, spec, m
 	p.structure, p.corrected = structure{}, corrections{}
 	p.head, p.lastKind, p.lastRun, p.lastSize, p.lastClass, p.lastGap = usualHead, kindStart, 0, 0, 0, 0
-	p.misses, p.played, p.lastMiss = 0, 0, 0
+	p.misses, p.missed, p.played, p.lastMiss = 0, s.from, 0, 0
+	p.effort = effort{}
+	if p.worker, _ = m.(model.Worker); p.worker != nil {
+		p.stepsBefore = p.worker.Steps()
+	}
 	if p.chain != nil {
 		p.chain.begun = false
 	}
@@ -180,6 +188,8 @@ func (p *player) play(to int, end bool) {
 		in.Offset = int64(low) - p.origin
 	}
 	p.begin = beginAmid
+	p.begun += p.pos - low + 2*min(deflate.MaxStored, to-p.pos)
+	p.begins++
 	p.runner, _ = p.model.(model.Runner)
 	p.model.Begin(in)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -39,9 +40,9 @@ func Probe(head []byte) (Info, error) {
 	if q == nil || q.from == q.to {
 		return Info{}, nil
 	}
-	q.result = &verdict{}
+	q.result = &verdict{cost: math.MaxInt}
 	var d detective
-	if err := d.solve(q); err != nil {
+	if _, err := d.search(q, math.MaxInt, searchWork); err != nil {
 		return Info{}, err
 	}
 	info := Info{Model: q.result.spec.Name, Stream: (q.bits + 7) / 8, Content: int64(q.to - q.from), Recipe: q.result.cost}

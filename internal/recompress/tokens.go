@@ -21,7 +21,7 @@ func (p *player) gap(n int) int {
 // proven to fit, but for matches' length and distance.
 func (p *player) correction(predicted, t deflate.Token, to int) (deflate.Token, bool) {
 	m := &p.corrected
-	p.misses++
+	p.miss()
 	class := &m.class[classBefore(predicted)][p.lastClass]
 	if p.dense {
 		class = &m.dense.class[p.prediction]

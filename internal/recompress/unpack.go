@@ -32,7 +32,10 @@ func (p *player) unpack(s span, spec model.Spec, structure, corrected, out []byt
 
 func (u *unpacker) pieces() (err error) {
 	inside := u.begin != beginOutside
-	for err == nil {
+	for n := 0; err == nil; n++ {
+		if n > mostPieces {
+			return errRecipe("part of more than %d pieces", mostPieces)
+		}
 		if len(u.w.Out) > maxStream {
 			return errRecipe("part of more than %d bytes of stream", maxStream)
 		}
@@ -98,6 +101,9 @@ func (u *unpacker) run() (final bool, err error) {
 		if len(u.w.Out) > maxStream {
 			return false, errRecipe("part of more than %d bytes of stream", maxStream)
 		}
+		if max(u.blocks, u.begins) > mostPieces || u.tooManyHops() {
+			return false, errRecipe("part that takes too long")
+		}
 		if final, err = u.block(to, !goesOn); err != nil {
 			return false, err
 		}
@@ -152,6 +158,9 @@ func (u *unpacker) tokens(to int) error {
 			var ok bool
 			if t, ok = u.correction(t, 0, to); !ok || t == deflate.EndOfBlock && len(u.made) == 0 {
 				return errRecipe("correction that does not fit")
+			}
+			if u.tooManyHops() {
+				return errRecipe("part that takes too long")
 			}
 			u.left = u.gap(0)
 		}

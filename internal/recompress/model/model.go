@@ -70,6 +70,13 @@ type Runner interface {
 	Take(n int)
 }
 
+// Worker is a Model that may take many steps for one token.
+type Worker interface {
+	Model
+	// Steps counts the steps of all searches since the model was made.
+	Steps() int64
+}
+
 // Spec is a model that recipes can name.
 type Spec struct {
 	ID   uint16 // in recipes

@@ -48,6 +48,8 @@ type chains struct {
 
 	// Up to plain, not all positions that can be reached are in the chains.
 	plain int
+
+	steps int64 // of all walks along chains
 }
 
 // begin forgets all positions, and starts with an encoder whose buffer was at
@@ -164,9 +166,11 @@ func (c *chains) find(i, best, chain, nice int) (length, distance int) {
 		_, k = c.farthest(i, i, best)
 	}
 	from, seen := i, 0 // where the best is, and how many the encoder has come by there
+	steps := 0
 	for {
+		steps++
 		if j -= int(prev[uint16(j+k)]); j < low {
-			return length, distance
+			break
 		}
 		n := 0
 		if (load32(p, j+best-3)^end)|(load32(p, j)^start) == 0 {
@@ -177,21 +181,21 @@ func (c *chains) find(i, best, chain, nice int) (length, distance int) {
 				continue
 			}
 			if k == 0 {
-				return length, distance
+				break
 			}
 			// It is no shorter: as the encoder does it.
 			j, k, tries = from, 0, chain-seen
 			continue
 		}
 		if seen = int(rank[uint16(i)] - rank[uint16(j)]); seen > chain {
-			return length, distance
+			break
 		}
 		from, best = j, n
 		if n > minMatch || i-j <= near {
 			length, distance = n, i-j
 		}
 		if n >= nice || seen == chain {
-			return length, distance
+			break
 		}
 		// Farther than near, none will do that is no longer than minMatch.
 		end = load32(p, i+best-3)
@@ -200,7 +204,12 @@ func (c *chains) find(i, best, chain, nice int) (length, distance int) {
 			tries = chain - seen
 		}
 	}
+	c.steps += int64(steps)
+	return length, distance
 }
+
+// Steps implements model.Worker.
+func (c *chains) Steps() int64 { return c.steps }
 
 // farthest tells which bytes of a match at i, that is longer than the n bytes
 // it has in common with j, have a chain that goes back farthest from j, and

@@ -8,6 +8,8 @@ import (
 var (
 	_ model.Runner = (*lazy)(nil)
 	_ model.Runner = (*fast)(nil)
+	_ model.Worker = (*lazy)(nil)
+	_ model.Worker = (*greedy)(nil)
 )
 
 // Next implements model.Runner. The end of a block is planned alone.

@@ -12,6 +12,7 @@ const (
 	lazyMinimum = 4                               // length of a match
 	lazyAhead   = lazyMinimum + deflate.MaxLength // is looked at, but for the end
 	lazyOff     = 2                               // bytes that may differ where a match is looked for by its end
+	lookSteps   = 8                               // that comparing takes as long as
 )
 
 // effort is what levels 7 to 9 differ by.
@@ -64,6 +65,7 @@ type lazy struct {
 	builder builder
 	bits    []int32 // of literals from bitsAt on up to a position
 	bitsAt  int
+	steps   int64 // of searches
 }
 
 func (z *lazy) begin(in *model.Input, base int, _ *chunk) {

@@ -57,22 +57,25 @@ func (z *lazy) search(low, most int) {
 	data := z.data[:at+most]
 	nice := min(z.nice, most)
 	gain := 4
-	for i, tries := z.candidate, z.chain; tries > 0 && i < at; tries-- {
+	tries, looks := z.chain, 0
+	for i := z.candidate; tries > 0 && i < at; tries-- {
 		if data[i+z.length] == data[at+z.length] {
+			looks++
 			if n := common(data, at, i); n > z.length && (!z.weighs() || z.gains(n, at-i, &gain)) {
 				z.length, z.distance = n, at-i
 				if n >= nice {
-					return
+					break
 				}
 			}
 		}
 		if i <= low {
-			return
+			break
 		}
 		if i = int(z.prev[i%window]) - 1; i < low {
-			return
+			break
 		}
 	}
+	z.steps += int64(z.chain - tries + lookSteps*looks)
 }
 
 // gains tells whether a match saves more bits than the best so far.

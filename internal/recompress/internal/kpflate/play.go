@@ -77,10 +77,21 @@ type player struct {
 	header deflate.Header
 }
 
-var _ model.Runner = (*player)(nil)
+var (
+	_ model.Runner = (*player)(nil)
+	_ model.Worker = (*player)(nil)
+)
 
 func newPlayer(s source, r rules, penalty uint, dict int) *player {
 	return &player{source: s, coder: coder{rules: r, penalty: penalty}, dict: dict, now: &chunk{}, ahead: &chunk{}}
+}
+
+// Steps implements model.Worker. Only levels 7 to 9 have searches of many steps.
+func (p *player) Steps() int64 {
+	if z, ok := p.source.(*lazy); ok {
+		return z.steps
+	}
+	return 0
 }
 
 // Begin implements model.Model.

@@ -61,8 +61,10 @@ func (f *finder) longestDeep(m match, at, best, chain, nice, reach int) match {
 	want := binary.LittleEndian.Uint32(data[tail:])
 	s := d.link[at&windowMask]
 	number := uint16(s >> 16)
+	steps := 0
 	for distance := int(uint16(s)); distance <= reach; distance += int(uint16(s)) {
 		s = d.link[(at-distance)&windowMask]
+		steps++
 		if (binary.LittleEndian.Uint64(data[at-distance:])^first)<<(64-8*deepBytes) != 0 {
 			continue // another hash, and number
 		}
@@ -82,5 +84,6 @@ func (f *finder) longestDeep(m match, at, best, chain, nice, reach int) match {
 			want = binary.LittleEndian.Uint32(data[tail:])
 		}
 	}
+	f.steps += int64(steps)
 	return m
 }

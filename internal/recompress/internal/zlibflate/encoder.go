@@ -44,7 +44,7 @@ type encoder struct {
 	trees trees
 }
 
-var _ model.Model = (*encoder)(nil)
+var _ model.Worker = (*encoder)(nil)
 
 func newEncoder(p params) *encoder {
 	e := &encoder{params: p}
@@ -54,6 +54,9 @@ func newEncoder(p params) *encoder {
 	}
 	return e
 }
+
+// Steps implements model.Worker.
+func (e *encoder) Steps() int64 { return e.steps }
 
 // Begin implements model.Model.
 func (e *encoder) Begin(in model.Input) {

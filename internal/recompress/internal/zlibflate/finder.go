@@ -36,6 +36,7 @@ type finder struct {
 	head  [1 << 16]uint32
 	link  [deflate.Window]uint16 // how far back, or far
 	deep  *deep                  // instead of head, if chains are long
+	steps int64
 }
 
 // start empties the chains; positions before at will never be in them.
@@ -108,9 +109,11 @@ func (f *finder) longest(at, best, chain, nice, reach int) match {
 			if n := common(data, at-distance, at, limit); n > best {
 				m, best = match{n, distance}, n
 				if n >= nice {
+					f.steps += int64(all - chain)
 					return m
 				}
 				if n >= enough {
+					f.steps += int64(all - chain)
 					return f.longestDeep(m, at, best, all, nice, reach)
 				}
 				tail, mask = at+best-3, 1<<32-1
@@ -118,9 +121,11 @@ func (f *finder) longest(at, best, chain, nice, reach int) match {
 			}
 		}
 		if chain--; chain == 0 {
+			f.steps += int64(all)
 			return m
 		}
 		if distance += int(f.link[(at-distance)&windowMask]); distance >= reach {
+			f.steps += int64(all - chain)
 			return m
 		}
 	}
