@@ -151,10 +151,13 @@ func (o *diffOptions) show(a *app, d diffDoc) error {
 			Totals diffTotals `json:"totals"`
 		}{d.envelope, d.From, d.To, d.Same, d.Totals}
 	}
-	return show(a, listing[changeDoc]{doc: doc, items: d.items, name: func(c changeDoc) string { return c.Path }, human: func() error {
-		if o.stat {
-			return a.printf("%s\n", d.Totals.text(a))
-		}
+	list := listing[changeDoc]{doc: doc, items: d.items, name: func(c changeDoc) string { return c.Path }}
+	if o.stat {
+		list.human = func() error { return a.printf("%s\n", d.Totals.text(a)) }
+		list.quiet = list.human
+		return show(a, list)
+	}
+	list.human = func() error {
 		t := newTable(column{}, column{})
 		for _, c := range d.items {
 			t.add(c.Letter+" "+c.Path, c.detail(a))
@@ -168,7 +171,8 @@ func (o *diffOptions) show(a *app, d diffDoc) error {
 			}
 		}
 		return nil
-	}})
+	}
+	return show(a, list)
 }
 
 // text is the totals for people.
