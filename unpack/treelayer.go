@@ -83,11 +83,42 @@ func (s *shaper) parent(name string) (d *inode, path string, err error) {
 	if d := s.root.at(name); d != nil && d.dir {
 		return d, name, nil
 	}
-	path, _, err = follow(name, s.look)
+	path, _, err = s.follow(name)
 	if err != nil {
 		return nil, "", err
 	}
 	return s.imply(path), path, nil
+}
+
+// follow is follow, in one step down the trees where no symlink is met.
+func (s *shaper) follow(name string) (path string, missing bool, err error) {
+	own, low := s.root, (*inode)(nil)
+	if s.lower != nil {
+		low = s.lower.root
+	}
+	for at := 0; at < len(name) && name != "."; at++ {
+		dir := name[:max(at-1, 0)]
+		if at == 0 {
+			dir = "."
+		}
+		part, _, _ := strings.Cut(name[at:], "/")
+		at += len(part)
+		if s.opaque[dir] || s.whiteouts[name[:at]] {
+			low = nil
+		}
+		own, low = own.child(part), low.child(part)
+		kind := own.is().kind
+		if kind == absent {
+			own, kind = nil, low.is().kind
+		}
+		switch kind {
+		case absent:
+			return name, true, nil
+		case symlink, other:
+			return follow(name, s.look)
+		}
+	}
+	return name, false, nil
 }
 
 // imply makes the directories of a path free of symlinks that are not there.
@@ -161,7 +192,7 @@ func (s *shaper) hide(r *record) error {
 
 // link is extractor's.
 func (s *shaper) link(d *inode, dir string, r *record, try linkTry) error {
-	target, missing, err := follow(parentOf(r.link), s.look)
+	target, missing, err := s.follow(parentOf(r.link))
 	if err != nil {
 		return err
 	}

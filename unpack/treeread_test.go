@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -251,5 +252,25 @@ func TestPartsOfSparseFiles(t *testing.T) {
 	}
 	if p.list[0].at != 0 || p.list[len(p.list)-1].end < int64(3*maxParts-2)*hole || !slices.IsSortedFunc(p.list, func(a, b extent) int { return int(a.end - b.at) }) {
 		t.Errorf("wrong parts: %v", p.list[:3])
+	}
+}
+
+// Names of a thousand components cost no more than they are long.
+func TestDeepTreesTakeLittleTime(t *testing.T) {
+	deep := strings.Repeat("a/", 990)
+	for _, lower := range []*lowerTree{nil, {root: newDir(nil, 0), devices: pathSet{}}} {
+		s := newShaper(1, lower)
+		var records []*record
+		for i := range 2000 {
+			name := fmt.Sprint(deep, i, "/f")
+			records = append(records, &record{name: name, kind: layertar.File}, &record{name: name + "2", link: name, kind: layertar.Hardlink})
+		}
+		start := time.Now()
+		if err := s.shape(records); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("took %v", took)
+		}
 	}
 }
