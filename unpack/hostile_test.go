@@ -3,11 +3,14 @@ package unpack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/fixtures"
 	"github.com/imgpack/imgpack/internal/atomicfile"
@@ -28,6 +31,13 @@ func sentinel(t testing.TB) (dir string, untouched func(what string)) {
 	list := func() map[string]string {
 		all := tree(t, filepath.Dir(dir))
 		delete(all, ".")
+		for name := range all {
+			var st unix.Stat_t
+			if err := unix.Lstat(filepath.Join(filepath.Dir(dir), name), &st); err != nil {
+				t.Fatal(err)
+			}
+			all[name] += fmt.Sprintf(" links %d changed %d.%09d", st.Nlink, st.Ctim.Sec, st.Ctim.Nsec)
+		}
 		return all
 	}
 	want := list()
@@ -70,10 +80,15 @@ func TestHostileLayers(t *testing.T) {
 		before := tree(t, dir+"/store")
 		for way, unpack := range ways {
 			what := h.Name + " to " + way
-			start := time.Now()
+			start := processorTime()
 			res, err := unpack(b, img)
-			if took := time.Since(start); took > 10*time.Second {
+			if took := processorTime() - start; took > 10*time.Second {
 				t.Errorf("%s: took %v", what, took)
+			} else if took > time.Second {
+				t.Logf("%s: took %v", what, took)
+			}
+			if os.Geteuid() != 0 && errors.Is(err, unix.EACCES) && strings.HasPrefix(h.Name, "closed ") {
+				continue // layers in a store have their modes, which close them to who has no rights
 			}
 			if !fixtures.Matches(err, h.Want) {
 				t.Errorf("%s: %v, want %q", what, err, h.Want)
@@ -98,6 +113,52 @@ func TestHostileLayers(t *testing.T) {
 		if _, err := store.gcAll(t, b, fixtures.Sample(b)[0]); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// processorTime is what this process has taken; unlike the clock it does not
+// hang on what else the machine does.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// TestWithoutOpenat2 takes the way of old kernels.
+func TestWithoutOpenat2(t *testing.T) {
+	noOpenat2.Store(true)
+	defer noOpenat2.Store(false)
+	outside, untouched := sentinel(t)
+	dir := t.TempDir()
+	for _, h := range fixtures.HostileLayersAt(outside) {
+		b := fixtures.NewBlobs()
+		img := load(t, b, fixtures.Root("", h.Image(b)))
+		_, err := WriteRootfs(context.Background(), b, img, dir+"/rootfs", Options{})
+		if !fixtures.Matches(err, h.Want) {
+			t.Errorf("%s: %v, want %q", h.Name, err, h.Want)
+		}
+		untouched(h.Name)
+		if err != nil {
+			clean(t, h.Name, dir+"/rootfs")
+			continue
+		}
+		got := tree(t, dir+"/rootfs")
+		noOpenat2.Store(false)
+		_, err = WriteRootfs(context.Background(), b, img, dir+"/usual", Options{})
+		noOpenat2.Store(true)
+		if err != nil {
+			t.Errorf("%s: %v with openat2 alone", h.Name, err)
+			continue
+		}
+		sameTree(t, h.Name, tree(t, dir+"/usual"), got)
+		if err := errors.Join(removePath(dir+"/rootfs"), removePath(dir+"/usual")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := openBeneath(unix.AT_FDCWD, "../x", unix.O_PATH); err != unix.ENOENT {
+		t.Errorf("a walk to the parent: %v", err)
 	}
 }
 

@@ -410,25 +410,3 @@ func TestRawPath(t *testing.T) {
 		}
 	}
 }
-
-// TestWithoutOpenat2 takes the way of old kernels.
-func TestWithoutOpenat2(t *testing.T) {
-	noOpenat2.Store(true)
-	defer noOpenat2.Store(false)
-	outside, untouched := sentinel(t)
-	dir := t.TempDir()
-	for _, h := range fixtures.HostileLayersAt(outside) {
-		if h.Class > 6 {
-			continue
-		}
-		b := fixtures.NewBlobs()
-		_, err := WriteRootfs(context.Background(), b, load(t, b, fixtures.Root("", h.Image(b))), dir+"/rootfs", Options{})
-		if !fixtures.Matches(err, h.Want) {
-			t.Errorf("%s: %v, want %q", h.Name, err, h.Want)
-		}
-		untouched(h.Name)
-		if err := removePath(dir + "/rootfs"); err != nil {
-			t.Fatal(err)
-		}
-	}
-}

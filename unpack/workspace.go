@@ -158,7 +158,7 @@ func createOutput(target string) (*output, error) {
 			continue
 		}
 		if err != nil { // left by a killed run
-			if err := w.end(); err != nil {
+			if err := (&output{w, target}).end(); err != nil {
 				return nil, err
 			}
 			continue
@@ -191,6 +191,10 @@ func (o *output) commit(dir string) error {
 	if err := syncTree(o.fd); err != nil {
 		return err
 	}
+	dir, err := o.beside(dir)
+	if err != nil {
+		return err
+	}
 	if err := unix.Rename(dir, o.target); err != nil {
 		if err == unix.ENOTEMPTY || err == unix.EEXIST || err == unix.ENOTDIR {
 			return &manifests.ConflictError{Subject: quote.Clean(o.target), Err: fs.ErrExist}
@@ -198,4 +202,35 @@ func (o *output) commit(dir string) error {
 		return &fs.PathError{Op: "rename", Path: o.target, Err: err}
 	}
 	return syncDir(filepath.Dir(o.target))
+}
+
+// beside moves a directory that its owner may not write to, such as a top
+// directory of mode 0555, out of the workspace: to move such a one to another
+// directory takes root, and is not needed from here to the target.
+func (o *output) beside(dir string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil || os.Geteuid() == 0 || st.Mode&0o200 != 0 {
+		return dir, err
+	}
+	out := o.dir + topSuffix
+	err := unix.Chmod(dir, 0o700)
+	if err == nil {
+		err = unix.Rename(dir, out)
+	}
+	if err == nil {
+		err = unix.Chmod(out, st.Mode&0o7777)
+	}
+	if err != nil {
+		return "", &fs.PathError{Op: "rename", Path: out, Err: err}
+	}
+	return out, nil
+}
+
+// topSuffix is added to the workspace's name for what beside moves; it goes with
+// the workspace.
+const topSuffix = "-top"
+
+// end removes what is left.
+func (o *output) end() error {
+	return errors.Join(removePath(o.dir+topSuffix), o.workspace.end())
 }

@@ -120,8 +120,10 @@ const (
 	MaxXattrValue = 1 << 16  // XATTR_SIZE_MAX
 	MaxXattrList  = 1 << 16  // XATTR_LIST_MAX
 	MaxTail       = 1 << 20  // bytes after the end, unless all are NUL: they are hashed and never seen
+	maxBlank      = 64 << 20 // NULs after the end: some pad to a record, and a blob of nothing else would only cost time
 	RatioFree     = 1 << 30  // a tar up to here is harmless, whatever its compressed form
 	sparseFree    = 64 << 20 // of a sparse file's size is free of its limit …
+	sparseSum     = 1 << 30  // … and of all of them together, which cost time though no space …
 	sparseEarly   = 16 << 30 // … which is looked at before its end once this much has been given
 	minTime       = -1 << 31 // 1901: what file systems with 32-bit times hold
 	maxTime       = 1 << 33  // 2242

@@ -19,6 +19,7 @@ type Reader struct {
 	given   int64 // bytes of the current file's content that were read
 	entries int64
 	sparse  int64           // sum of the sizes of files with holes
+	stored  int64           // what is stored of those that were read, together
 	seen    map[uint64]bool // hash of every name so far → it was a directory
 	seed    maphash.Seed
 	dups    int64
@@ -131,8 +132,16 @@ func (r *Reader) count(e *Entry) error {
 
 // checkSparse looks at the sparse file just passed.
 func (r *Reader) checkSparse() error {
-	if e := r.cur; e != nil && e.Sparse && r.overSparse(e.Size) {
+	e := r.cur
+	if e == nil || !e.Sparse {
+		return nil
+	}
+	if r.overSparse(e.Size) {
 		return atEntry(e.Name, past(LimitSparse, "its size of %d bytes is more than %d times what is stored of it", e.Size, r.lim.Sparse))
+	}
+	r.stored += r.src.pos - r.start
+	if r.sparse > sparseSum && (r.sparse-sparseSum)/r.lim.Sparse > r.stored {
+		return atEntry(e.Name, past(LimitSparse, "sparse files so far are more than %d times what is stored of them", r.lim.Sparse))
 	}
 	return nil
 }

@@ -93,8 +93,11 @@ func (s *source) drain() (blank bool, err error) {
 			}
 		}
 		tail += int64(n)
-		if !blank && tail > MaxTail {
-			return blank, &Error{Kind: Limit, Err: errors.New("more than " + strconv.Itoa(MaxTail) + " bytes follow the end of the archive")}
+		if most := int64(MaxTail); !blank && tail > most || tail > maxBlank {
+			if blank {
+				most = maxBlank
+			}
+			return blank, &Error{Kind: Limit, Err: errors.New("more than " + strconv.FormatInt(most, 10) + " bytes follow the end of the archive")}
 		}
 		if err == io.EOF {
 			return blank, nil
