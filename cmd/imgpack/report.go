@@ -57,6 +57,7 @@ type errorDoc struct {
 	Code      int    `json:"code"`
 	Name      string `json:"name"`
 	Reason    string `json:"reason,omitempty"` // of run: what the failure is called elsewhere
+	Fault     string `json:"fault,omitempty"`  // of content: the word of manifests.Kind
 	Op        string `json:"op,omitempty"`
 	Subject   string `json:"subject,omitempty"`
 	Message   string `json:"message"`
@@ -72,6 +73,9 @@ func describe(err error, code int) errorDoc {
 	e.Retryable = underlying == codeUnreachable && !is[*offlineError](err)
 	if code == codeRun {
 		e.Reason = codeName(underlying)
+	}
+	if content, ok := errors.AsType[*manifests.ContentError](err); ok {
+		e.Fault = string(content.Kind)
 	}
 	if f, ok := errors.AsType[*failure](err); ok {
 		e.Op, e.Subject, e.Kept = f.Op, f.Subject, f.Kept
