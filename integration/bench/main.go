@@ -8,7 +8,8 @@
 // the same of the corpus as registries hold it, with compressed layers (docker
 // takes part where DOCKER_HOST says which daemon is to pull them). With
 // -streams it measures how fast the gzip layers that are its arguments are
-// decoded and given back. It starts docker-registry on loopback, fills it, and
+// decoded and given back. With -unpack it measures unpacking, as root, into
+// /dev/shm and into an ext4 of its own on the scratch directory's disk. It starts docker-registry on loopback, fills it, and
 // removes all it made.
 package main
 
@@ -40,10 +41,16 @@ func run() error {
 	slow := flag.Bool("slow", false, "let zstd -19 --long=31 run too, which takes an hour for each 10 GB")
 	streams := flag.Bool("streams", false, "measure on the compressed layers that are the arguments: decode, find, give back")
 	stream := flag.String("stream", "", "be a contender of -streams, `NAME`")
+	unpacking := flag.Bool("unpack", false, "measure unpacking; -archives adds podman load and docker load")
+	into := flag.String("unpack-into", "", "be a contender of -unpack: layers into `STORE`")
+	many := flag.String("many", "webapp:1", "`image` of the corpus with many files, for -unpack")
 	scratch := flag.String("scratch", ".", "`directory` for outputs; its disk is measured too")
 	flag.Parse()
 	if *stream != "" {
 		return doStream(*stream, flag.Args())
+	}
+	if *into != "" {
+		return unpackInto(*into, flag.Args())
 	}
 	pattern, err := regexp.Compile(*only)
 	if err != nil {
@@ -74,6 +81,8 @@ func run() error {
 		return err
 	}
 	switch {
+	case *unpacking:
+		return b.runUnpack(*corpus, *archives, *many)
 	case *archives != "":
 		return b.runSizes(*archives, versions, *slow)
 	case *held:

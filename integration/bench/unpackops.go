@@ -1,0 +1,133 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Scripts of -unpack see the file system that is unpacked to as $FS, and what
+// is unpacked as $LAYERS (files), $IMAGE and $FILE (names) of one image, $NAMES
+// and $FILES of all.
+const (
+	// endFS ends a docker daemon that has its data there, too.
+	endFS = `if [ -e docker.pid ]; then kill $(cat docker.pid); while [ -e docker.pid ]; do sleep 0.1; done; fi
+		umount -q $FS/podman/overlay $FS/skopeo/overlay; umount -q $FS || ! mountpoint -q $FS`
+	newExt4 = endFS + ` && rm -f fs.img && truncate -s 64G fs.img && mkfs.ext4 -q -F fs.img && mount -o loop,noinit_itable fs.img $FS`
+	newShm  = `rm -rf $FS/*`
+	cold    = ` && sync && echo 1 >/proc/sys/vm/drop_caches`
+	daemon  = `; echo {} >docker.json; dockerd --config-file=docker.json --data-root=$FS/docker --exec-root=docker.exec --pidfile=docker.pid --storage-driver=overlay2 \
+		--iptables=false --ip6tables=false --bridge=none --ip-masq=false -H unix://docker.sock >docker.log 2>&1 &
+		for i in $(seq 100); do docker -H unix://docker.sock version >/dev/null 2>&1 && exit 0; sleep 0.1; done; exit 1`
+
+	forceFS = ` && sync -f $FS`
+
+	ourLayers  = `$IMGPACK -q unpack --as layers oci:$CORPUS:$IMAGE $FS/out >/dev/null`
+	ourRootfs  = `$IMGPACK -q unpack oci:$CORPUS:$IMAGE $FS/out >/dev/null`
+	intoStore  = `$SELF -unpack-into $FS/store $CORPUS `
+	igzipTar   = `mkdir $FS/out && for l in $LAYERS; do igzip -dc <$l | tar -xp -C $FS/out || exit 1; done`
+	pigzTar    = `mkdir $FS/out && for l in $LAYERS; do pigz -dc <$l | tar -xp -C $FS/out || exit 1; done`
+	umociEach  = `for f in %s; do umoci --log=error unpack --image oci:$f $FS/$f || exit 1; done`
+	skopeoEach = `for f in %s; do skopeo --policy $POLICY copy -q oci:oci:$f "containers-storage:[overlay@$FS/skopeo+$PWD/skopeo.run]$f" || exit 1; done`
+	podmanEach = `for f in %s; do podman --root $FS/podman --runroot $PWD/podman.run --storage-driver overlay load -q -i $ARCHIVES/$f.tar >/dev/null 2>&1 || exit 1; done`
+	dockerEach = `for f in %s; do docker -H unix://docker.sock load -q -i $ARCHIVES/$f.tar >/dev/null || exit 1; done`
+)
+
+func (u *unpacking) env(fs string) []string {
+	var names, files []string
+	for _, i := range u.images {
+		names, files = append(names, i.name), append(files, i.file)
+	}
+	return []string{"FS=" + fs, "SELF=" + u.self, "LAYERS=" + strings.Join(u.many.layers, " "), "IMAGE=" + u.many.name, "FILE=" + u.many.file,
+		"NAMES=" + strings.Join(names, " "), "FILES=" + strings.Join(files, " "), "FLAT=" + u.flat, "PLAIN=" + u.plain, "ARCHIVES=" + u.archives}
+}
+
+// place is where to unpack to, and in what state.
+type place struct {
+	name, fs, reset string
+}
+
+func (u *unpacking) operations() []operation {
+	shm := place{"tmpfs", u.tmpfs, newShm}
+	warm := place{"fresh ext4", u.ext4, newExt4}
+	chill := place{"fresh ext4, caches dropped", u.ext4, newExt4 + cold}
+	return []operation{
+		u.oneLayer(shm), u.oneLayer(warm), u.manyFiles(shm), u.manyFiles(warm), u.fromDisk(chill),
+		u.engines(warm), u.allImages(warm), u.shared(warm),
+	}
+}
+
+// in makes contenders that need a fresh file system each.
+func (p place) in(tool, needs, run string) contender { return contender{tool, needs, p.reset, run} }
+
+func (u *unpacking) oneLayer(p place) operation {
+	tar := `mkdir $FS/out && tar -xpf $PLAIN -C $FS/out`
+	return operation{name: fmt.Sprintf("one plain layer of %d MB, %s", size(u.plain)/1e6, p.name), env: u.env(p.fs), contenders: []contender{
+		p.in("imgpack unpack", u.bin, `$IMGPACK -q unpack oci:$FLAT $FS/out >/dev/null`),
+		p.in("tar -xp", "tar", tar),
+		p.in("tar -xp, and sync", "tar", tar+forceFS),
+		p.in("openssl dgst beside tar -xp, and sync", "openssl", `openssl dgst -sha256 $PLAIN >/dev/null & `+tar+forceFS+` && wait`),
+	}}
+}
+
+func (u *unpacking) manyFiles(p place) operation {
+	return operation{name: u.many.name + ", " + p.name, env: u.env(p.fs), contenders: []contender{
+		p.in("imgpack unpack --as layers", u.bin, ourLayers),
+		p.in("imgpack unpack --as rootfs", u.bin, ourRootfs),
+		p.in("imgpack unpack --as layers, on one core", "taskset", "taskset -c 0 "+ourLayers),
+		p.in("igzip -d into tar -x", "igzip", igzipTar),
+		p.in("igzip -d into tar -x, and sync", "igzip", igzipTar+forceFS),
+		p.in("pigz -d into tar -x, and sync", "pigz", pigzTar+forceFS),
+	}}
+}
+
+func (u *unpacking) fromDisk(p place) operation {
+	return operation{name: u.many.name + ", " + p.name, env: u.env(p.fs), contenders: []contender{
+		p.in("imgpack unpack --as layers", u.bin, ourLayers),
+		p.in("igzip -d into tar -x, and sync", "igzip", igzipTar+forceFS),
+	}}
+}
+
+// engines are what takes long; once each.
+func (u *unpacking) engines(p place) operation {
+	return operation{name: u.many.name + " by engines, " + p.name, env: u.env(p.fs), once: true,
+		contenders: append([]contender{p.in("imgpack unpack --as layers", u.bin, ourLayers)}, u.peers(p, "$FILE", true)...)}
+}
+
+func (u *unpacking) allImages(p place) operation {
+	return operation{name: fmt.Sprintf("all %d images into an empty store, %s", len(u.images), p.name), env: u.env(p.fs), once: true,
+		contenders: append([]contender{p.in("imgpack (the layers that run uses)", u.bin, intoStore+`$NAMES`)}, u.peers(p, "$FILES", false)...)}
+}
+
+func (u *unpacking) peers(p place, files string, skopeo bool) []contender {
+	each := func(script string) string { return strings.Replace(script, "%s", files, 1) + forceFS }
+	all := []contender{p.in("umoci unpack, and sync", "umoci", each(umociEach))}
+	if skopeo {
+		all = append(all, p.in("skopeo copy to containers-storage, and sync", "skopeo", each(skopeoEach)))
+	}
+	if u.archives == "" {
+		return all
+	}
+	load := p.in("docker load, and sync (CPU without the daemon's)", "dockerd", each(dockerEach))
+	load.reset += daemon
+	return append(all, p.in("podman load, and sync", "podman", each(podmanEach)), load)
+}
+
+// shared measures an image of which a layer is there already.
+func (u *unpacking) shared(p place) operation {
+	other := u.many
+	for _, i := range u.images {
+		if i.name != u.many.name && i.layers[0] == u.many.layers[0] {
+			other = i
+			break
+		}
+	}
+	after := func(c contender, names string) contender {
+		c.reset += " && " + intoStore + names
+		return c
+	}
+	again := p.in("imgpack, the image is there", u.bin, intoStore+`$IMAGE`)
+	with := p.in(fmt.Sprintf("imgpack, %s is there with its first layer of %d MB", other.name, size(u.many.layers[0])/1e6), u.bin, intoStore+`$IMAGE`)
+	return operation{name: fmt.Sprintf("%s of %d MB, %s", u.many.name, u.many.size/1e6, p.name), env: u.env(p.fs), contenders: []contender{
+		p.in("imgpack, the store is empty", u.bin, intoStore+`$IMAGE`), after(with, other.name), after(again, u.many.name),
+	}}
+}
