@@ -6,7 +6,7 @@ export DEBIAN_FRONTEND=noninteractive
 packages='skopeo podman buildah umoci crun runc containerd docker.io docker-registry
   mmdebstrap zstd pigz jq uidmap iproute2 golang-github-containers-common ca-certificates openssl
   gcc libc6-dev make git casync borgbackup restic
-  gzip perl python3 libarchive-tools p7zip-full libdeflate-tools zopfli isal'
+  gzip perl python3 libarchive-tools p7zip-full libdeflate-tools zopfli isal xfsprogs btrfs-progs'
 command -v java >/dev/null || packages="$packages default-jdk-headless"
 missing=
 for p in $packages; do

@@ -53,6 +53,7 @@ type flattener struct {
 	dirs    map[string]*attrs // what its directories will have in the end
 	devices pathSet
 	res     *Result
+	cloner  *cloner // nil: none
 }
 
 // part is a layer unpacked on its own.
@@ -60,6 +61,8 @@ type part struct {
 	dir  string
 	meta *layerMeta
 	dirs map[string]*attrs
+
+	cloned bool
 }
 
 // run makes the merged directory.
@@ -93,6 +96,10 @@ func (f *flattener) extract(ctx context.Context) error {
 		return err
 	}
 	f.parts = make([]part, len(f.img.Layers))
+	if f.cloner, err = newCloner(ctx, f.options.Store, f.img, f.out.fd); err != nil {
+		return err
+	}
+	defer f.cloner.close()
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(f.options.jobs())
 	for i := range f.parts {
@@ -120,6 +127,11 @@ func (f *flattener) unpack(ctx context.Context, i int, lower lowerView) (p part,
 	}
 	if err := os.Mkdir(p.dir, 0o700); err != nil {
 		return p, err
+	}
+	if lower == nil {
+		if ok, err := f.cloner.clone(ctx, j, &p); ok || err != nil {
+			return p, err
+		}
 	}
 	p.meta, p.dirs, err = j.run(ctx, p.dir)
 	return p, err
@@ -155,6 +167,10 @@ func (f *flattener) layer(ctx context.Context, i int) error {
 		}
 	}
 	f.res.add(i+1, p.meta)
+	if p.cloned {
+		f.res.LayersNew--
+		f.res.LayersShared++
+	}
 	for _, d := range p.meta.Devices {
 		f.devices[string(d)] = true
 	}

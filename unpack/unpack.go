@@ -23,6 +23,10 @@ type Options struct {
 	// *UnmappedError. It has no effect on a LayerStore, whose layers are
 	// shared.
 	IDs IDs
+	// Store, if not nil, is where a merged root filesystem may take layers from
+	// that are unpacked already, for root on a file system whose files can
+	// share blocks. Such layers are not read again.
+	Store *LayerStore
 	// Namespace is the user namespace that the caller works in, as the
 	// namespace around it has its ids, for a runtime bundle that is to be run
 	// from there. Zero for a caller that works in none of its own.

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/imgpack/imgpack/archive"
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 	"github.com/imgpack/imgpack/unpack"
@@ -101,9 +102,13 @@ func (o *unpackOptions) run(ctx context.Context, a *app, args []string) error {
 		return &failure{Op: "unpack", Subject: args[0], Err: err}
 	}
 	defer in.Close()
+	layers, err := a.layerStore()
+	if err != nil {
+		return &failure{Op: "unpack", Subject: args[0], Err: err}
+	}
 	p := a.startProgress("unpacking", img.Size())
 	res, err := o.write(ctx, f.Source, img, args[1], o.limits.options(unpack.Options{
-		Jobs: a.g.parallel, Progress: p.report(), NoXattrs: o.noXattrs, IDs: maps, Namespace: a.namespaceIDs(),
+		Jobs: a.g.parallel, Progress: p.report(), NoXattrs: o.noXattrs, IDs: maps, Namespace: a.namespaceIDs(), Store: layers,
 	}))
 	p.end()
 	if err != nil {
@@ -128,6 +133,16 @@ func (o *unpackOptions) write(ctx context.Context, src manifests.Fetcher, img *m
 		return unpack.WriteRuntime(ctx, src, img, dir, options)
 	}
 	return unpack.WriteRootfs(ctx, src, img, dir, options)
+}
+
+// layerStore is where the store keeps unpacked layers. It need not be there.
+func (a *app) layerStore() (*unpack.LayerStore, error) {
+	store, err := archive.OpenStore(a.g.store)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	return unpack.NewLayerStore(a.layerDir(store)), nil
 }
 
 func unpackHint(err error) string {
