@@ -11,13 +11,13 @@ import (
 const (
 	// endFS ends a docker daemon that has its data there, too.
 	endFS = `if [ -e docker.pid ]; then kill $(cat docker.pid); while [ -e docker.pid ]; do sleep 0.1; done; fi
-		umount -q $FS/podman/overlay $FS/skopeo/overlay; umount -q $FS || ! mountpoint -q $FS`
+		umount -q $FS/podman/overlay $FS/skopeo/overlay $FS/docker/overlay2 $FS/docker 2>/dev/null; umount -q $FS || ! mountpoint -q $FS`
 	newExt4 = endFS + ` && rm -f fs.img && truncate -s 64G fs.img && mkfs.ext4 -q -F fs.img && mount -o loop,noinit_itable fs.img $FS`
 	newShm  = `rm -rf $FS/*`
 	cold    = ` && sync && echo 1 >/proc/sys/vm/drop_caches`
-	daemon  = `; echo {} >docker.json; dockerd --config-file=docker.json --data-root=$FS/docker --exec-root=docker.exec --pidfile=docker.pid --storage-driver=overlay2 \
-		--iptables=false --ip6tables=false --bridge=none --ip-masq=false -H unix://docker.sock >docker.log 2>&1 &
-		for i in $(seq 100); do docker -H unix://docker.sock version >/dev/null 2>&1 && exit 0; sleep 0.1; done; exit 1`
+	daemon  = `; echo {} >docker.json; dockerd --config-file=$PWD/docker.json --data-root=$FS/docker --exec-root=$PWD/docker.exec --pidfile=$PWD/docker.pid --storage-driver=overlay2 \
+		--iptables=false --ip6tables=false --bridge=none --ip-masq=false -H unix://$PWD/docker.sock >docker.log 2>&1 &
+		for i in $(seq 300); do docker -H unix://$PWD/docker.sock version >/dev/null 2>&1 && exit 0; sleep 0.1; done; exit 1`
 
 	forceFS = ` && sync -f $FS`
 
@@ -29,7 +29,7 @@ const (
 	umociEach  = `for f in %s; do umoci --log=error unpack --image oci:$f $FS/$f || exit 1; done`
 	skopeoEach = `for f in %s; do skopeo --policy $POLICY copy -q oci:oci:$f "containers-storage:[overlay@$FS/skopeo+$PWD/skopeo.run]$f" || exit 1; done`
 	podmanEach = `for f in %s; do podman --root $FS/podman --runroot $PWD/podman.run --storage-driver overlay load -q -i $ARCHIVES/$f.tar >/dev/null 2>&1 || exit 1; done`
-	dockerEach = `for f in %s; do docker -H unix://docker.sock load -q -i $ARCHIVES/$f.tar >/dev/null || exit 1; done`
+	dockerEach = `for f in %s; do docker -H unix://$PWD/docker.sock load -q -i $ARCHIVES/$f.tar >/dev/null || exit 1; done`
 )
 
 func (u *unpacking) env(fs string) []string {
