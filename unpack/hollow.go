@@ -28,7 +28,7 @@ func (x *extractor) dropHollow() error {
 	dropped := pathSet{}
 	for _, p := range x.whiteouts.sorted() {
 		path := string(p)
-		if a := x.dirs[path]; a == nil || !a.hollow || dropped.above(path) {
+		if a := x.dirs[path]; a == nil || !a.hollow || x.devices[path] || dropped.above(path) {
 			continue
 		}
 		dropped[path] = true
