@@ -123,17 +123,20 @@ func isDevice(entry string) bool {
 	return strings.HasPrefix(entry, "mode 2") && len(strings.Fields(entry)[1]) == 5 || strings.HasPrefix(entry, "mode 6")
 }
 
+// treeImages are those of tests that take long for each.
 var treeImages = []string{"base:v2", "redis:1", "api:v2", "site:1", "tool:1"}
 
-// TestSameTreeAsUmoci compares our merged rootfs with umoci's.
+// TestSameTreeAsUmoci compares our merged rootfs with umoci's, for every image
+// of the corpus.
 func TestSameTreeAsUmoci(t *testing.T) {
 	need(t, "umoci", "skopeo")
-	for _, name := range treeImages {
+	for _, ref := range corpus(t) {
+		name := ref[strings.LastIndexByte(ref, '/')+1:]
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
-			ref := pick(t, name)
 			skopeo(t, "copy", "-q", "--src-tls-verify=false", "--format", "oci", "docker://"+ref, "oci:"+h.path("layout")+":1")
 			sh(t, "umoci", "unpack", "--image", h.path("layout")+":1", h.path("peer"))
+			removeAll(h.path("layout")) // the disk has to hold three trees besides
 			h.ok("pull", ref)
 			h.ok("unpack", ref, "ours")
 			sameTree(t, name, listing(t, h.path("peer/rootfs")), listing(t, h.path("ours")))
@@ -142,13 +145,13 @@ func TestSameTreeAsUmoci(t *testing.T) {
 }
 
 // TestSameTreeAsPodman compares our layers, mounted by the line we print, with
-// podman's mount of the same image.
+// podman's mount of the same image, for every image of the corpus.
 func TestSameTreeAsPodman(t *testing.T) {
 	need(t, "podman")
-	for _, name := range treeImages {
+	for _, ref := range corpus(t) {
+		name := ref[strings.LastIndexByte(ref, '/')+1:]
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
-			ref := pick(t, name)
 			podman(t, "pull", "-q", "--tls-verify=false", ref)
 			peer := podman(t, "image", "mount", ref)
 			defer podman(t, "image", "unmount", ref)
