@@ -19,7 +19,12 @@ import (
 // bin is the built binary all tests run.
 var bin string
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+func TestMain(m *testing.M) {
+	if openat2, ok := strings.CutPrefix(os.Getenv(shimVar), "shim"); ok {
+		os.Exit(shim(openat2))
+	}
+	os.Exit(testMain(m))
+}
 
 func testMain(m *testing.M) int {
 	dir, err := os.MkdirTemp(os.Getenv("IMGPACK_TEST_DIR"), "imgpack-integration-")

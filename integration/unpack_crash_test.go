@@ -64,6 +64,7 @@ type crashWay struct {
 var crashWays = []crashWay{
 	{"rootfs", func(image string) []string { return []string{"unpack", "--as", "rootfs", image, "out"} }, 0, "out"},
 	{"layers", func(image string) []string { return []string{"unpack", "--as", "layers", image, "out"} }, 0, "out"},
+	{"runtime", func(image string) []string { return []string{"unpack", "--as", "runtime", image, "out"} }, 0, "out"},
 	{"run", func(image string) []string { return []string{"run", "--store", "own", image, "/none"} }, 127, ""},
 }
 
@@ -149,7 +150,7 @@ func (s *crashSite) made(t *testing.T) map[string]string {
 		}
 	}
 	for name, text := range all {
-		if s.way.name != "rootfs" && !strings.Contains(name, "/fs") { // our own files, of today
+		if s.way.name != "rootfs" && !strings.Contains(name, "/fs") && !strings.HasPrefix(name, "/rootfs/") { // our own files, of today
 			all[name], _, _ = strings.Cut(text, " mtime")
 		}
 	}
