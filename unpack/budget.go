@@ -38,9 +38,9 @@ const (
 
 // DefaultMemory bounds what is remembered of an image's layers until they are
 // unpacked, in bytes: the paths of directories, whiteouts, devices and hard
-// links to what comes later. A tenth of a million directories take 30 MB. A
+// links to what comes later. A hundred thousand directories take some 30 MB. A
 // small blob can name many: one entry of a tar a thousand.
-const DefaultMemory = 96 << 20
+const DefaultMemory = 64 << 20
 
 // LimitMemory is DefaultMemory's name, as layertar has names of limits.
 const LimitMemory = "memory"
