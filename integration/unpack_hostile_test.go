@@ -106,7 +106,7 @@ func sentinelDir(t testing.TB) string {
 // process for each, in the usual way and without openat2.
 func TestHostileLayers(t *testing.T) {
 	for _, mode := range []string{"", "ENOSYS", "EPERM"} {
-		t.Run("openat2 "+mode, func(t *testing.T) {
+		t.Run("openat2"+mode, func(t *testing.T) {
 			h, outside, ways := memoryHost(t), sentinelDir(t), unpackWays
 			if mode != "" {
 				ways = ways[:1]

@@ -37,10 +37,12 @@ func openBeneath(root int, path string, flags int) (int, error) {
 		switch {
 		case err == unix.EINTR || err == unix.EAGAIN:
 			continue
-		case err == unix.ENOSYS || err == unix.EPERM && flags&unix.O_PATH != 0:
-			// No access is needed to open with O_PATH: a filter refused.
-			noOpenat2.Store(true)
-			return walkBeneath(root, path, flags)
+		case err == unix.ENOSYS || err == unix.EPERM:
+			fd, err := walkBeneath(root, path, flags)
+			if err != unix.EPERM { // then it was a filter that refused
+				noOpenat2.Store(true)
+			}
+			return fd, err
 		}
 		return fd, err
 	}
