@@ -46,6 +46,22 @@ func killPoints() int {
 	return 6
 }
 
+// someImages are a part of the corpus for what is done many times: images that
+// share a layer, and one of each kind of compression; in the long form, all.
+func someImages(t testing.TB) []string {
+	t.Helper()
+	if soak() {
+		return corpus(t)
+	}
+	var refs []string
+	for _, name := range []string{"base:v1", "api:v1", "apizstd:v2", "tool:1"} {
+		if ref := pick(t, name); !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	return refs
+}
+
 // killAt runs the command and kills it after d; it reports whether the command
 // had ended by itself.
 func killAt(t *testing.T, cmd *exec.Cmd, d time.Duration) (ended bool) {
@@ -70,15 +86,25 @@ func duration(t *testing.T, cmd *exec.Cmd) time.Duration {
 
 func somewhere(d time.Duration) time.Duration { return time.Duration(rand.Int64N(int64(d) + 1)) }
 
-// TestKilledPack kills pack at random points: there is no bundle or a whole
-// one, and the next run completes.
+// TestKilledPack kills pack at random points, half the time one that knows no
+// recipes: there is no bundle or a whole one, and the next run completes.
 func TestKilledPack(t *testing.T) {
 	h := newHost(t)
-	refs := corpus(t)
+	h.cold = true
+	refs := []string{pick(t, "apizstd:v2"), pick(t, "tool:1")} // zstd and gzip
+	if soak() {
+		refs = corpus(t)
+	}
 	pack := func() *exec.Cmd { return h.command(append([]string{"pack", "-o", "k.imgpack"}, refs...)...) }
-	whole := duration(t, pack())
-	for range killPoints() {
+	cold := duration(t, pack())
+	warm := duration(t, h.command(append([]string{"pack", "--force", "-o", "k.imgpack"}, refs...)...))
+	for i := range killPoints() {
 		os.Remove(h.path("k.imgpack"))
+		whole := warm
+		if i%2 == 0 {
+			removeAll(h.path(".cache"))
+			whole = cold
+		}
 		killAt(t, pack(), somewhere(whole))
 		if _, err := os.Stat(h.path("k.imgpack")); err == nil {
 			h.ok("verify", "k.imgpack")
@@ -97,10 +123,11 @@ func TestKilledPack(t *testing.T) {
 // next run completes.
 func TestKilledLoad(t *testing.T) {
 	h := newHost(t)
-	h.ok(append([]string{"pack", "-o", "k.imgpack"}, corpus(t)...)...)
+	refs := someImages(t)
+	h.ok(append([]string{"pack", "-o", "k.imgpack"}, refs...)...)
 	killLoads(t, h, func() {
 		if strings.Contains(h.ok("images", "--json"), "sha256:") {
-			h.ok("verify", "store:"+corpus(t)[0])
+			h.ok("verify", "store:"+refs[0])
 		}
 	})
 }
@@ -135,7 +162,7 @@ func killLoads(t *testing.T, h *host, check func()) {
 func TestKilledPush(t *testing.T) {
 	need(t, "crane", "skopeo")
 	h := newHost(t)
-	refs := corpus(t)
+	refs := someImages(t)
 	h.ok(append([]string{"pack", "-o", "k.imgpack"}, refs...)...)
 	push := func(registry string) *exec.Cmd { return h.command("push", "--map", "strip", "k.imgpack", registry) }
 	whole := duration(t, push(startRegistry(t)))

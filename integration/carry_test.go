@@ -62,12 +62,14 @@ func TestPipe(t *testing.T) {
 	}
 }
 
-// TestSameBytes packs and saves twice, with other parallelism: the files must
-// be identical.
+// TestSameBytes packs and saves twice, with other parallelism and knowing
+// nothing each time: the files must be identical.
 func TestSameBytes(t *testing.T) {
-	refs := corpus(t)
+	refs := someImages(t)
 	h := newHost(t)
+	h.cold = true
 	h.ok(append([]string{"pack", "-o", "a.imgpack", "--parallel", "1"}, refs...)...)
+	removeAll(h.path(".cache"))
 	h.ok(append([]string{"pack", "-o", "b.imgpack", "--parallel", "8"}, refs...)...)
 	h.ok("save", "-o", "a.tar", "a.imgpack")
 	h.ok("save", "-o", "b.tar", "b.imgpack")
