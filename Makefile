@@ -10,7 +10,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 20s
 OUT ?= imgpack
 
-.PHONY: build demo test check integration fuzz bench soak fixtures man cover clean
+.PHONY: build demo test check integration arm64 fuzz bench soak fixtures man cover clean
 
 build:
 	go build $(GOFLAGS_BUILD) -o $(OUT) ./cmd/imgpack
@@ -35,6 +35,11 @@ check:
 # Missing peers are skipped; IMGPACK_REQUIRE_PEERS=1 makes them a failure.
 integration:
 	PATH="$$PATH:$$(go env GOPATH)/bin" go test -tags integration -count=1 -timeout 40m ./integration/...
+
+# What the models of encoders give must be the same on every machine.
+arm64:
+	@command -v qemu-aarch64-static >/dev/null || { echo "arm64: skipped, there is no qemu-aarch64-static"; exit 0; } && \
+	GOARCH=arm64 go test -exec qemu-aarch64-static -short -count=1 -timeout 30m -run 'Golden|Vector' ./internal/recompress/...
 
 fuzz:
 	@sh integration/fuzz.sh $(FUZZTIME)

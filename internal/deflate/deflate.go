@@ -79,6 +79,17 @@ func (t Token) Length() int {
 	return 1
 }
 
+// Length is the number of bytes that literals and matches stand for; none is
+// EndOfBlock.
+func Length(tokens []Token) int {
+	n := len(tokens)
+	for _, t := range tokens {
+		v := t >> 15 & 0x1ff // 0 of a literal
+		n += int(v&0xff + v>>8<<1)
+	}
+	return n
+}
+
 // Distance of a match.
 func (t Token) Distance() int { return int(t&0x7fff) + 1 }
 
@@ -193,10 +204,10 @@ func (t Token) LengthSymbol() int {
 // DistSymbol is the symbol of a match's distance.
 func (t Token) DistSymbol() int {
 	d := t & 0x7fff
-	if d < 256 {
-		return int(distSymbols[d])
+	if d >= 256 {
+		d = 256 + d>>7
 	}
-	return int(distSymbols[256+d>>7])
+	return int(distSymbols[d])
 }
 
 // Histogram counts the symbols of tokens, without the end of the block.
@@ -207,6 +218,10 @@ type Histogram struct {
 
 // Count adds tokens to the histogram.
 func (h *Histogram) Count(tokens []Token) {
+	if len(tokens) > manyTokens {
+		h.countMany(tokens)
+		return
+	}
 	for _, t := range tokens {
 		if !t.IsMatch() {
 			h.Lit[uint8(t)]++
@@ -214,6 +229,31 @@ func (h *Histogram) Count(tokens []Token) {
 		}
 		h.Lit[t.LengthSymbol()]++
 		h.Dist[t.DistSymbol()]++
+	}
+}
+
+const manyTokens = 512 // for which countMany is faster
+
+// countMany is Count without asking of each token what it is.
+func (h *Histogram) countMany(tokens []Token) {
+	var all [1 << 10]uint32 // literals, then lengths, from 3<<8 on those in long form
+	var dist [2][NumDist]uint32
+	for _, t := range tokens {
+		v := t >> 15 & 0x3ff // 0 of a literal
+		all[v|t&(v>>8&1-1)&0xff]++
+		d := t & 0x7fff
+		if d >= 256 {
+			d = 256 + d>>7
+		}
+		dist[v>>8&1][distSymbols[d]&31]++
+	}
+	for c := range 256 {
+		h.Lit[c] += all[c]
+		h.Lit[FirstMatch+int(lengthSymbols[c])] += all[1<<8+c]
+		h.Lit[FirstMatch+27] += all[3<<8+c]
+	}
+	for s, n := range dist[1] {
+		h.Dist[s] += n
 	}
 }
 

@@ -57,6 +57,7 @@ func (s *splitter) next(outside bool) {
 	default:
 		s.now = s.newPart(q.data[max(s.member, q.to-model.Prior):q.to], beginFlushed)
 	}
+	s.now.tokens = make([]deflate.Token, 0, min(len(q.tokens)+len(q.tokens)/8, partContent)) // about as many
 }
 
 // prepend moves what has no content, but ends a run or a member, to the part

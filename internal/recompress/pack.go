@@ -204,9 +204,9 @@ func (k *packer) agree(tokens []deflate.Token) (n int) {
 	}
 	next := k.runner.Next()
 	for n < min(len(next), len(tokens)) && next[n] == tokens[n] {
-		k.pos += tokens[n].Length()
 		n++
 	}
+	k.pos += deflate.Length(tokens[:n])
 	k.runner.Take(n)
 	k.right += n
 	return n

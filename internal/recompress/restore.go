@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/imgpack/imgpack/internal/deflate"
+	"github.com/imgpack/imgpack/internal/recompress/model"
 )
 
 // job is a part that is given back.
@@ -23,17 +24,18 @@ type restorer struct {
 	work  chan *job   // any order
 	order chan *job   // as in the stream
 	free  chan []byte // buffers of streams that were written
+	spare chan []byte // of content that is not needed any more
 	fed   error       // what ended order, once that is closed
 }
 
 func restoreDeflate(ctx context.Context, w io.Writer, content io.Reader, recipe []byte, size int64, o Options) error {
 	jobs := o.jobs()
-	r := &restorer{work: make(chan *job), order: make(chan *job, jobs+1), free: make(chan []byte, jobs)}
+	r := &restorer{work: make(chan *job), order: make(chan *job, jobs+1), free: make(chan []byte, jobs), spare: make(chan []byte, jobs)}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(r.work)
 		defer close(r.order)
-		r.fed = feed(content, recipe, func(j *job) error { return r.hand(ctx, j) })
+		r.fed = r.feed(content, recipe, func(j *job) error { return r.hand(ctx, j) })
 		return r.fed
 	})
 	for range jobs {
@@ -73,6 +75,7 @@ func (r *restorer) worker(ctx context.Context, o Options) error {
 
 // join writes the stream.
 func (r *restorer) join(ctx context.Context, out *joiner) error {
+	var last []byte // content of the part before, that the reader needed up to now
 	for j := range r.order {
 		select {
 		case <-j.done:
@@ -86,6 +89,13 @@ func (r *restorer) join(ctx context.Context, out *joiner) error {
 		case r.free <- j.w.Out:
 		default:
 		}
+		if last != nil {
+			select {
+			case r.spare <- last:
+			default:
+			}
+		}
+		last = j.data
 	}
 	if r.fed != nil {
 		return r.fed // which the stream that is too short is only a result of
@@ -102,9 +112,10 @@ func (j *job) play(p *player, out []byte) (err error) {
 }
 
 // feed reads the content of parts and hands them on.
-func feed(content io.Reader, recipe []byte, hand func(*job) error) error {
+func (r *restorer) feed(content io.Reader, recipe []byte, hand func(*job) error) error {
 	var last, ahead []byte // content that a part may look back at; that was read
 	var at, origin int64   // where the part begins; where its encoder did
+	read := make([]byte, 0, model.Ahead)
 	for len(recipe) > 0 {
 		j := &job{done: make(chan struct{})}
 		var err error
@@ -117,7 +128,7 @@ func feed(content io.Reader, recipe []byte, hand func(*job) error) error {
 		if j.prior > len(last) {
 			return errRecipe("part looks back before the content")
 		}
-		if j.data, err = window(content, last[len(last)-j.prior:], ahead, j.record.content, j.record.ahead); err != nil {
+		if j.data, err = r.window(content, last[len(last)-j.prior:], ahead, j.record.content, j.record.ahead); err != nil {
 			return err
 		}
 		if origin += j.moved; j.record.begin == beginOutside {
@@ -132,7 +143,7 @@ func feed(content io.Reader, recipe []byte, hand func(*job) error) error {
 		j.from, j.to = j.prior, j.prior+j.record.content
 		last = j.data[:j.to]
 		if ahead = ahead[min(len(ahead), j.record.content):]; len(ahead) < j.record.ahead {
-			ahead = j.data[j.to:]
+			ahead = append(read[:0], j.data[j.to:]...)
 		}
 		if err := hand(j); err != nil {
 			return err
@@ -146,8 +157,17 @@ func feed(content io.Reader, recipe []byte, hand func(*job) error) error {
 
 // window returns prior content, then n bytes and those ahead of them, the first
 // of which were read before.
-func window(content io.Reader, prior, read []byte, n, ahead int) ([]byte, error) {
-	data := make([]byte, len(prior)+n+ahead)
+func (r *restorer) window(content io.Reader, prior, read []byte, n, ahead int) ([]byte, error) {
+	var data []byte
+	select {
+	case data = <-r.spare:
+	default:
+	}
+	if size := len(prior) + n + ahead; cap(data) < size {
+		data = make([]byte, size)
+	} else {
+		data = data[:size]
+	}
 	at := copy(data, prior)
 	at += copy(data[at:], read)
 	if _, err := io.ReadFull(content, data[at:]); err != nil {

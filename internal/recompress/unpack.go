@@ -184,16 +184,10 @@ func (u *unpacker) agree(to int) error {
 	if u.left > 0 {
 		next = next[:min(len(next), u.left)]
 	}
-	for i, t := range next {
-		if u.pos == to {
-			next = next[:i]
-			break
-		}
-		length := t.Length()
-		if length > to-u.pos {
-			return errRecipe("prediction that does not fit")
-		}
-		u.pos += length
+	if n := deflate.Length(next); n <= to-u.pos {
+		u.pos += n
+	} else if next = u.upTo(next, to); u.pos < to {
+		return errRecipe("prediction that does not fit")
 	}
 	u.made = append(u.made, next...)
 	u.runner.Take(len(next))
@@ -201,6 +195,18 @@ func (u *unpacker) agree(to int) error {
 		u.left -= len(next)
 	}
 	return nil
+}
+
+// upTo goes on behind the tokens that end at to at most, and returns them.
+func (u *unpacker) upTo(tokens []deflate.Token, to int) []deflate.Token {
+	for i, t := range tokens {
+		length := t.Length()
+		if length > to-u.pos {
+			return tokens[:i]
+		}
+		u.pos += length
+	}
+	return tokens
 }
 
 // plausible tells whether a prediction can come next. Models compare content

@@ -163,7 +163,7 @@ func (c *chains) find(i, best, chain, nice int) (length, distance int) {
 	end := load32(p, i+best-3)
 	j, k, tries := i, 0, chain
 	if best >= minMatch {
-		_, k = c.farthest(i, i, best)
+		_, k = c.farthest(i, i, best, low)
 	}
 	from, seen := i, 0 // where the best is, and how many the encoder has come by there
 	steps := 0
@@ -199,7 +199,7 @@ func (c *chains) find(i, best, chain, nice int) (length, distance int) {
 		}
 		// Farther than near, none will do that is no longer than minMatch.
 		end = load32(p, i+best-3)
-		j, k = c.farthest(i, j, best)
+		j, k = c.farthest(i, j, best, low)
 		if tries = chain; k == 0 {
 			tries = chain - seen
 		}
@@ -213,19 +213,24 @@ func (c *chains) Steps() int64 { return c.steps }
 
 // farthest tells which bytes of a match at i, that is longer than the n bytes
 // it has in common with j, have a chain that goes back farthest from j, and
-// where a walk along that begins.
-func (c *chains) farthest(i, j, n int) (at, k int) {
-	if i < c.plain {
+// where a walk along that begins. The first that goes beyond low will do.
+func (c *chains) farthest(i, j, n, low int) (at, k int) {
+	far := int(c.prev[uint16(j)])
+	if far > j-low || i < c.plain {
 		return j, 0
 	}
-	far := int(c.prev[uint16(j)])
-	for x := 1; x < min(n-3, 16); x++ {
-		if d := int(c.prev[uint16(j+x)]); d > far {
-			far, k = d, x
+	at = j
+	if d := int(c.prev[uint16(i+n-3)]) - (i - j); d > far {
+		if at, k, far = i, n-3, d; far > j-low {
+			return at, k
 		}
 	}
-	if d := int(c.prev[uint16(i+n-3)]) - (i - j); d > far {
-		return i, n - 3
+	for x := 1; x < min(n-3, 16); x++ {
+		if d := int(c.prev[uint16(j+x)]); d > far {
+			if at, k, far = j, x, d; far > j-low {
+				break
+			}
+		}
 	}
-	return j, k
+	return at, k
 }

@@ -1,6 +1,8 @@
 package goflate
 
 import (
+	"slices"
+
 	"github.com/imgpack/imgpack/internal/deflate"
 	"github.com/imgpack/imgpack/internal/recompress/model"
 )
@@ -30,26 +32,36 @@ func (m *fast) Next() []deflate.Token {
 		return m.said
 	}
 	at := m.at
+	said := slices.Grow(m.said, max(m.planned-at, 0))
 	for _, f := range m.matches[m.next:] {
-		for _, b := range m.data[at:f.at] {
-			m.said = append(m.said, deflate.Literal(b))
-		}
-		m.said = append(m.said, f.token)
+		said = append(literals(said, m.data[at:f.at]), f.token)
 		at = f.at + f.token.Length()
 	}
-	for _, b := range m.data[at:max(at, m.planned)] {
-		m.said = append(m.said, deflate.Literal(b))
-	}
+	m.said = literals(said, m.data[at:max(at, m.planned)])
 	return m.said
+}
+
+// literals appends bytes, for which there is room.
+func literals(tokens []deflate.Token, b []byte) []deflate.Token {
+	n := len(tokens)
+	tokens = tokens[:n+len(b)]
+	for i, c := range b {
+		tokens[n+i] = deflate.Literal(c)
+	}
+	return tokens
 }
 
 // Take implements model.Runner.
 func (m *fast) Take(n int) {
-	for _, t := range m.said[:n] {
-		if t.IsMatch() {
-			m.next++
+	m.at += deflate.Length(m.said[:n])
+	if n == len(m.said) && n > 0 {
+		m.next = len(m.matches)
+	} else {
+		for _, t := range m.said[:n] {
+			if t.IsMatch() {
+				m.next++
+			}
 		}
-		m.at += t.Length()
 	}
 	m.pause()
 }
