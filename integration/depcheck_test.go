@@ -66,8 +66,9 @@ var allowed = map[string]struct{ ours, theirs []string }{
 	},
 	"integration": {theirs: []string{"golang.org/x/sys"}},
 	"integration/bench": {
-		ours:   []string{"internal/gunzip", "internal/recompress"},
-		theirs: []string{"github.com/klauspost/compress", "github.com/klauspost/pgzip"},
+		ours: []string{"archive", "manifests", "unpack", "internal/gunzip", "internal/recompress"},
+		theirs: []string{"github.com/klauspost/compress", "github.com/klauspost/pgzip",
+			"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec"},
 	},
 	"internal/subid": {theirs: []string{"golang.org/x/sys", "github.com/moby/sys/user"}},
 	"internal/codec": {ours: []string{"internal/gunzip"}, theirs: []string{"github.com/klauspost/compress", "github.com/klauspost/pgzip"}},
