@@ -53,6 +53,7 @@ var allowed = map[string]struct{ ours, theirs []string }{
 			"github.com/opencontainers/runtime-spec", "github.com/moby/sys/user"},
 	},
 	"sandbox": {
+		ours:   []string{"sandbox/internal"},
 		theirs: []string{"golang.org/x/sys", "github.com/moby/sys/capability"},
 	},
 	"cmd/imgpack": {

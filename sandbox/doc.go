@@ -25,5 +25,5 @@
 // # Out of scope
 //
 // Images, layers, stores and configs: callers turn those into a [Spec].
-// Seccomp filters, cgroup limits, volumes and terminals are not here yet.
+// Seccomp filters, volumes and terminals are not here yet.
 package sandbox

@@ -41,6 +41,8 @@ func TestMain(m *testing.M) {
 		thief()
 	case os.Getenv(callerEnv) != "":
 		caller()
+	case os.Getenv(placesEnv) == placesLater:
+		awaitPlaces()
 	}
 	code := m.Run()
 	if probeDir != "" {
@@ -55,6 +57,7 @@ type call struct {
 	State   string
 	Args    []string
 	Signals bool
+	Limits  Limits
 	Forbid  bool   // user namespaces, first; needs CAP_SYS_RESOURCE in one
 	Nofile  uint64 // soft limit to start with; also ignores signals, like nohup
 }
@@ -73,7 +76,7 @@ func caller() {
 			panic(err)
 		}
 	}
-	s := Spec{Lower: c.Lower, State: c.State, Args: c.Args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	s := Spec{Lower: c.Lower, State: c.State, Args: c.Args, Limits: c.Limits, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	if c.Signals {
 		ch := make(chan os.Signal, 1)
 		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)

@@ -156,6 +156,11 @@ func build(p *plan, files []int, ctl *control) (pid int, err error) {
 		}
 	}
 	s.closeAll()
+	if p.Counted {
+		if err := awaitGo(ctl); err != nil {
+			return 0, inStep("limit processes", err)
+		}
+	}
 	return s.launch()
 }
 
@@ -209,7 +214,9 @@ func (s *setup) loopback() error {
 func forward(ctl *control, pid int) {
 	for {
 		var m message
-		if err := ctl.dec.Decode(&m); err != nil {
+		if len(ctl.early) > 0 {
+			m, ctl.early = ctl.early[0], ctl.early[1:]
+		} else if err := ctl.dec.Decode(&m); err != nil {
 			syscall.Exit(CodeStart)
 		}
 		if m.Signal > 0 {

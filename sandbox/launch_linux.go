@@ -93,6 +93,7 @@ func (s *setup) launchHere(files []uintptr) (int, error) {
 	nested := s.nested()
 	for _, st := range []step{
 		{"separate working directory", func() error { return unix.Unshare(unix.CLONE_FS) }},
+		{"make cgroup namespace", s.cgroupNamespace},
 		{"join new session keyring", s.newKeyring},
 		{"reset signals", resetSignals},
 		{"drop bounding set", s.dropBounding},

@@ -30,6 +30,8 @@ type plan struct {
 	Hostname   string
 	Network    Network
 	Caps       []int // kept
+	Limited    bool  // in a cgroup that it joins after its start
+	Counted    bool  // and that takes so many processes
 	UserNS     bool  // in a user namespace
 	Single     bool  // and with only one id mapped in it
 	Remap      bool  // and with UIDs and GIDs; the mounts come as descriptors
@@ -43,6 +45,8 @@ type plan struct {
 type message struct {
 	Signal  int        `json:",omitempty"`
 	Explain string     `json:",omitempty"`
+	Ready   bool       `json:",omitempty"` // only the command is left to start; wants a Go
+	Go      bool       `json:",omitempty"`
 	Started bool       `json:",omitempty"` // the command has been executed
 	Error   *wireError `json:",omitempty"`
 	Exit    *Status    `json:",omitempty"`
@@ -167,6 +171,8 @@ type control struct {
 	f   *os.File
 	dec *json.Decoder
 	mu  sync.Mutex // guards writes
+
+	early []message // what came while a Go was waited for
 }
 
 func newControl(f *os.File, limit int64) *control {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/sandbox/internal/cgroup"
 )
 
 // Run runs the process of s to its end and returns how it ended. Signals from
@@ -55,7 +57,11 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 	// The parent-death signal is tied to the thread that starts the child.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	b := &box{plan: p, explain: explain, io: io}
+	b := &box{plan: p, explain: explain, io: io, limits: s.Limits}
+	if err := b.makeGroup(); err != nil {
+		return Status{}, err
+	}
+	defer func() { err = errors.Join(err, b.removeGroup()) }()
 	st, err = b.run(ctx, s.Signals)
 	if un := new(UnsupportedError); errors.As(err, &un) && !p.Single && !p.Remap {
 		explain("degraded: no user namespace: " + un.Error())
@@ -73,13 +79,17 @@ func (b *box) run(ctx context.Context, signals <-chan os.Signal) (Status, error)
 	if err := b.start(); err != nil {
 		return Status{}, err
 	}
-	if err := b.handOver(); err != nil {
+	err := b.joinGroup()
+	if err == nil {
+		err = b.handOver()
+	}
+	if err != nil {
 		_ = b.proc.Kill() // it waits for more
 		_, werr := b.proc.Wait()
 		b.ctl.f.Close()
 		return Status{}, errors.Join(err, werr)
 	}
-	return b.supervise(ctx, signals)
+	return b.outOfMemory(b.supervise(ctx, signals))
 }
 
 // box is a running sandbox, seen from outside.
@@ -89,6 +99,8 @@ type box struct {
 	io      *stdio
 	proc    *os.Process
 	ctl     *control
+	limits  Limits
+	group   *cgroup.Group // nil: no limits
 }
 
 // start brings up process 1 and hands it the plan.
@@ -156,11 +168,15 @@ func (b *box) explainNamespaces(how string) {
 	if b.plan.Single {
 		b.explain("degraded: one user id is mapped; every file of the image appears to belong to one user")
 	}
-	b.explain("not limited: memory, processor time, number of processes; system calls are not filtered")
+	b.explainLimits()
+	b.explain("system calls are not filtered")
 }
 
 func cloneFlags(p *plan) uintptr {
-	flags := unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	flags := unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	if !p.Limited {
+		flags |= unix.CLONE_NEWCGROUP // otherwise its root would be the caller's cgroup
+	}
 	if p.Network == None {
 		flags |= unix.CLONE_NEWNET
 	}
@@ -186,13 +202,20 @@ func (b *box) supervise(ctx context.Context, signals <-chan os.Signal) (Status, 
 	go func() { sent <- b.ctl.send(b.plan) }()
 
 	stop := ctx.Done()
+	var failed error
 	for {
 		select {
 		case m, ok := <-news:
 			switch {
 			case !ok:
 				news = nil
+			case m.Ready:
+				if failed = b.limitPids(); failed != nil {
+					_ = b.proc.Kill()
+				}
+				_ = b.ctl.send(message{Go: true}) // process 1 may just have ended
 			case m.Started:
+				_ = b.limitPids() // by one thread less, if at all
 				b.io.started()
 			default:
 				b.explain(m.Explain)
@@ -207,7 +230,11 @@ func (b *box) supervise(ctx context.Context, signals <-chan os.Signal) (Status, 
 			stop = nil
 			_ = b.proc.Kill() // process 1; the kernel kills the rest with it
 		case out := <-ended:
-			return b.settle(ctx, out, <-sent)
+			st, err := b.settle(ctx, out, <-sent)
+			if failed != nil {
+				return Status{}, failed
+			}
+			return st, err
 		}
 	}
 }
@@ -221,7 +248,7 @@ func (b *box) listen(news chan<- message) (out outcome) {
 			return out
 		}
 		switch {
-		case m.Explain != "", m.Started:
+		case m.Explain != "", m.Ready, m.Started:
 			news <- m
 		case m.Error != nil:
 			out = outcome{err: m.Error.err(), settled: true}
@@ -246,10 +273,12 @@ func (b *box) settle(ctx context.Context, out outcome, sendErr error) (Status, e
 	}
 	return Status{}, &StartError{
 		Step: "run sandbox", Code: CodeStart,
-		Err:  errors.Join(fmt.Errorf("process 1 ended early: %v", ps), sendErr),
+		Err:  errors.Join(fmt.Errorf("%w: %v", errEndedEarly, ps), sendErr),
 		Hint: "it may have been killed for want of memory; if not, main does not call sandbox.Init first",
 	}
 }
+
+var errEndedEarly = errors.New("process 1 ended early")
 
 func socketPair() (ours, theirs *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

@@ -70,6 +70,11 @@ type Spec struct {
 	// uid 0 gets none of them in effect.
 	Capabilities []string
 
+	// Limits is what all processes together may use. A limit that cannot be
+	// had is a *StartError; nothing is ever run without it. Without limits, no
+	// cgroup is made.
+	Limits Limits
+
 	// Stdin, Stdout and Stderr are the caller's and stay open. Nil is
 	// /dev/null. Pipes and sockets are handed to the process; anything else (a
 	// terminal, a file) is reached through a pipe that Run serves, so that the
@@ -90,6 +95,15 @@ type Spec struct {
 // from Outside on for the caller.
 type IDMap struct{ Inside, Outside, Size uint32 }
 
+// Limits is what a sandbox may use, with docker's meanings. Zero is no limit.
+type Limits struct {
+	Memory     int64   // bytes, files kept in memory among them
+	MemorySwap int64   // bytes of memory and swap together; -1: any amount of swap; 0: twice Memory, where swap can be limited
+	CPUs       float64 // processors' worth of time: 1.5
+	CPUSet     string  // processors to run on: "0-2,5"
+	Pids       int64   // processes and threads, those of process 1 not counted
+}
+
 // DefaultCapabilities is what Spec.Capabilities means when nil: docker's set
 // without MKNOD, NET_RAW and AUDIT_WRITE.
 func DefaultCapabilities() []string {
@@ -103,6 +117,10 @@ func DefaultCapabilities() []string {
 type Status struct {
 	Code   int            // its exit code, or 128+n when signal n killed it
 	Signal syscall.Signal // the signal that killed it, or 0
+
+	// OutOfMemory says that the kernel killed processes of the sandbox, this one
+	// or others, at Limits.Memory.
+	OutOfMemory bool
 }
 
 // Exit codes of a StartError, as docker uses them.

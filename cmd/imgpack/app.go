@@ -96,7 +96,7 @@ func runError(err error) error {
 		return err
 	}
 	switch code := codeOf(err); code {
-	case codeInterrupted, codeTerminated, codeTimedOut, codeNotRunnable, codeNoCommand:
+	case codeInterrupted, codeTerminated, codeTimedOut, codeNotRunnable, codeNoCommand, codeKilled:
 		return err
 	default:
 		if is[exitStatus](err) {

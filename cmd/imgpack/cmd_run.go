@@ -31,6 +31,7 @@ type runOptions struct {
 	remove      bool
 	explain     bool
 	timeout     time.Duration
+	resources   resourceFlags
 	limits      limitsFlag
 }
 
@@ -60,6 +61,7 @@ func (o *runOptions) add(fs *pflag.FlagSet) {
 		fs.BoolVar(&o.explain, "explain", false, "say each step of isolation, and what had to be weaker than usual")
 		fs.BoolVar(&o.remove, "rm", false, "as with docker; nothing is ever kept")
 	})
+	group(fs, groupResources, o.resources.add)
 	o.limits.add(fs)
 }
 
@@ -71,8 +73,9 @@ func newRunCommand(a *app) *cobra.Command {
 		examples: "imgpack run nginx:1.27 nginx -t\n" +
 			"imgpack run -e DEBUG=1 --read-only site.imgpack//shop/api:2 /bin/api --version\n" +
 			"imgpack run --explain --timeout 30s redis:7.4\n" +
+			"imgpack run --memory 512m --cpus 1.5 --pids-limit 200 redis:7.4\n" +
 			"imgpack run --uid-map 0:100000:65536 nginx:1.27",
-		exits:    []int{codeUnsupported, codeTimedOut, codeRun, codeNotRunnable, codeNoCommand},
+		exits:    []int{codeUnsupported, codeTimedOut, codeRun, codeNotRunnable, codeNoCommand, codeKilled},
 		complete: a.completeOneImage,
 		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
 	}, o.add)
@@ -124,6 +127,10 @@ func (o *runOptions) sandbox(a *app) (sandbox.Spec, error) {
 	}
 	if o.timeout < 0 {
 		return spec, usagef("--timeout must not be negative")
+	}
+	var err error
+	if spec.Limits, err = o.resources.limits(); err != nil {
+		return spec, err
 	}
 	caps, err := capabilities(o.capAdd, o.capDrop)
 	if err != nil {
@@ -210,7 +217,12 @@ func (o *runOptions) start(ctx context.Context, a *app, spec sandbox.Spec, img *
 			f.Hint = fmt.Sprintf("the image is for %s, this machine is %s", manifests.FormatPlatform(img.Platform()), manifests.FormatPlatform(manifests.LocalPlatform()))
 		}
 		return f
-	case status.Code != 0:
+	case status.OutOfMemory && status.Code == codeKilled:
+		return &failure{Op: "run", Subject: subject, Code: codeKilled, Err: o.resources.outOfMemory("killed")}
+	case status.OutOfMemory:
+		a.note("note: %v", o.resources.outOfMemory("a process was killed"))
+	}
+	if status.Code != 0 {
 		return exitStatus(status.Code)
 	}
 	return nil

@@ -37,6 +37,7 @@ const (
 	codeNotRunnable = 126
 	codeNoCommand   = 127
 	codeInterrupted = 130
+	codeKilled      = 137
 	codeTerminated  = 143
 )
 
@@ -62,6 +63,7 @@ var exitCodes = []exitCode{
 	{codeNotRunnable, "not-runnable", "run: the command cannot be executed"},
 	{codeNoCommand, "no-command", "run: the command is not in the image"},
 	{codeInterrupted, "interrupted", "stopped by SIGINT (Ctrl-C)"},
+	{codeKilled, "killed", "run: the command was killed; with a message: for want of memory, at --memory"},
 	{codeTerminated, "terminated", "stopped by SIGTERM"},
 }
 

@@ -13,17 +13,18 @@ import (
 
 // The groups of flags, in the order help shows them.
 const (
-	groupFlags    = "Flags"
-	groupSource   = "Source"
-	groupOutput   = "Output"
-	groupRegistry = "Registry"
-	groupSafety   = "Safety"
-	groupProcess  = "Process"
-	groupSandbox  = "Sandbox"
-	groupGlobal   = "Global"
+	groupFlags     = "Flags"
+	groupSource    = "Source"
+	groupOutput    = "Output"
+	groupRegistry  = "Registry"
+	groupSafety    = "Safety"
+	groupProcess   = "Process"
+	groupSandbox   = "Sandbox"
+	groupResources = "Resource"
+	groupGlobal    = "Global"
 )
 
-var flagGroups = []string{groupSource, groupOutput, groupProcess, groupSandbox, groupFlags, groupRegistry, groupSafety, groupGlobal}
+var flagGroups = []string{groupSource, groupOutput, groupProcess, groupSandbox, groupResources, groupFlags, groupRegistry, groupSafety, groupGlobal}
 
 const annotationGroup = "group"
 

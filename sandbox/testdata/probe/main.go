@@ -67,6 +67,10 @@ var commands = map[string]func([]string){
 		l, _ := os.Readlink("/proc/self/cwd")
 		emit([]any{wd, l, fmt.Sprint(err)})
 	},
+	"eat":     func(a []string) { eat(number(a[0])) },
+	"feed":    func(a []string) { feed(a[0]) },
+	"fork":    func(a []string) { emit(forkAll(number(a[0]))) },
+	"spin":    func(a []string) { emit(spin(time.Duration(number(a[0])) * time.Millisecond)) },
 	"ls":      func(a []string) { emit(names(a[0])) },
 	"statdir": func(a []string) { statDir(a[0]) },
 }

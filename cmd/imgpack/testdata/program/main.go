@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -30,6 +32,17 @@ func main() {
 			os.Exit(1)
 		}
 	case "sleep":
+		time.Sleep(time.Hour)
+	case "eat": // MiB of memory
+		n, _ := strconv.Atoi(args[1])
+		b := make([]byte, n<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+	case "feed": // a child
+		_ = exec.Command("/proc/self/exe", "eat", args[1]).Run()
+	case "die":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		time.Sleep(time.Hour)
 	case "exit":
 		n, _ := strconv.Atoi(args[1])

@@ -1,0 +1,246 @@
+//go:build linux
+
+// Package cgroup limits what a group of processes may use, by control groups
+// of version 1, version 2 or both, as the host has them.
+//
+// A [Group] is a directory below the caller's own cgroup (version 1), or below
+// the nearest one above it that may have groups with limits (version 2, where
+// a cgroup has either processes or such groups). So limits that the caller is
+// under hold for the group too. Nothing is asked of systemd: an ordinary user
+// needs a cgroup that was delegated to him.
+//
+// Whoever makes a group holds a lock on its directories. New removes those of
+// callers that were killed: the unlocked.
+//
+// # Out of scope
+//
+// Devices, block I/O, huge pages; systemd's units; making threads into groups.
+package cgroup
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits says how much a group may use. The zero value limits nothing.
+type Limits struct {
+	Memory     int64   // bytes
+	MemorySwap int64   // bytes of memory and swap together; -1: no limit of swap; 0: twice Memory, where swap can be limited
+	CPUs       float64 // processors' worth of time: 1.5
+	CPUSet     string  // processors to run on: "0-2,5"
+	Pids       int64   // processes and threads
+}
+
+// UnenforceableError reports a limit that was asked for and cannot be had.
+type UnenforceableError struct {
+	Limit  string // "memory"
+	Reason string // what is in the way
+	Remedy string // what would help, or ""
+	Err    error  // what the kernel said, or nil
+}
+
+func (e *UnenforceableError) Error() string {
+	s := fmt.Sprintf("%s cannot be limited: %s", e.Limit, e.Reason)
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+func (e *UnenforceableError) Unwrap() error { return e.Err }
+
+// prefix begins the names of groups' directories.
+const prefix = "imgpack-"
+
+// Group is a cgroup, or several of the same name in the hierarchies of version
+// 1. It is used by one goroutine at a time.
+type Group struct {
+	dirs  []*dir
+	of    map[string]*dir // by controller
+	notes []string
+}
+
+// dir is one directory of a group.
+type dir struct {
+	path string
+	v2   bool
+	lock *os.File
+}
+
+// New makes a group with the limits of l. The caller must Remove it. The error
+// is an *UnenforceableError when a limit cannot be had; then there is no group.
+// Groups that killed callers left in the same places are removed.
+func New(l Limits) (*Group, error) {
+	h, err := readHost()
+	if err != nil {
+		return nil, err
+	}
+	return h.newGroup(l)
+}
+
+func (h *host) newGroup(l Limits) (_ *Group, err error) {
+	if err := l.check(); err != nil {
+		return nil, err
+	}
+	needs := l.needs()
+	places, err := h.places(needs)
+	if err != nil {
+		return nil, err
+	}
+	g := &Group{of: map[string]*dir{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.Remove())
+		}
+	}()
+	at := map[string]*dir{}
+	name := prefix + strings.ToLower(rand.Text())
+	for i, n := range needs {
+		p := places[i]
+		d := at[p.path]
+		if d == nil {
+			sweep(p.path)
+			if d, err = makeDir(p, name); err != nil {
+				return nil, denied(n, p, err)
+			}
+			at[p.path] = d
+			g.dirs = append(g.dirs, d)
+		}
+		g.of[n.controller] = d
+		if err := g.set(l, n); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// makeDir makes a directory that only its owner may look into, and locks it.
+func makeDir(p place, name string) (*dir, error) {
+	d := &dir{path: filepath.Join(p.path, name), v2: p.v2}
+	if err := os.Mkdir(d.path, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := lockDir(d.path)
+	if err == nil {
+		// Another's sweep may have come between.
+		if _, err = os.Lstat(d.path); err == nil {
+			d.lock = f
+			return d, nil
+		}
+		f.Close()
+	}
+	return nil, errors.Join(err, ignoreGone(os.Remove(d.path)))
+}
+
+func lockDir(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// Join puts a process, with all of its threads, into the group. What it holds
+// of memory stays on the account of the group it comes from.
+func (g *Group) Join(pid int) error {
+	for _, d := range g.dirs {
+		if err := write(d.path, "cgroup.procs", strconv.Itoa(pid)); err != nil {
+			return &UnenforceableError{
+				Limit: "the process", Reason: "it may not be moved into its cgroup", Err: bare(err),
+				Remedy: remedy(d.v2),
+			}
+		}
+	}
+	return nil
+}
+
+// SetPids changes the limit of processes and threads that New has set.
+func (g *Group) SetPids(n int64) error {
+	return write(g.of["pids"].path, "pids.max", strconv.FormatInt(n, 10))
+}
+
+// OOMKills is how many processes of the group were killed because the limit of
+// memory was reached; 0 where memory is not limited.
+func (g *Group) OOMKills() (int64, error) {
+	d := g.of["memory"]
+	if d == nil {
+		return 0, nil
+	}
+	if d.v2 {
+		return counter(d.path, "memory.events", "oom_kill")
+	}
+	return counter(d.path, "memory.oom_control", "oom_kill")
+}
+
+// Notes says what was limited, and what could not be that nobody asked for, one
+// line each.
+func (g *Group) Notes() []string { return g.notes }
+
+// Remove removes the group, whose processes must have ended; the kernel may
+// take a moment to notice.
+func (g *Group) Remove() error {
+	var errs []error
+	for _, d := range g.dirs {
+		errs = append(errs, removeDir(d.path, 2*time.Second), d.lock.Close())
+	}
+	g.dirs = nil
+	return errors.Join(errs...)
+}
+
+// removeDir removes a cgroup, and tries for as long as patience lasts while it
+// is busy.
+func removeDir(path string, patience time.Duration) error {
+	pause := 200 * time.Microsecond
+	for {
+		err := ignoreGone(os.Remove(path))
+		if !errors.Is(err, unix.EBUSY) || patience <= 0 {
+			return err
+		}
+		time.Sleep(pause)
+		patience -= pause
+		pause = min(2*pause, 50*time.Millisecond)
+	}
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// sweep removes groups of the caller's user whose makers are gone. Processes
+// that have not quite ended keep theirs, for a later sweep.
+func sweep(parent string) {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return // making the new group fails in the same way
+	}
+	for _, e := range entries {
+		path := filepath.Join(parent, e.Name())
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), prefix) || !ownedByUs(path) {
+			continue
+		}
+		if f, err := lockDir(path); err == nil {
+			_ = removeDir(path, 100*time.Millisecond)
+			f.Close()
+		}
+	}
+}
+
+func ownedByUs(path string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil && int(st.Uid) == os.Geteuid() && st.Mode&0o777 == 0o700
+}
