@@ -69,7 +69,7 @@ func (a *ahead) more(src *source) ([]byte, error) {
 		select {
 		case r = <-a.out:
 		default:
-			if !a.ended && (a.sent < 3 || a.sent < 2*a.jobs+1 && a.cut.searches()) {
+			if !a.ended && (a.sent < 3 || a.sent < a.jobs+2 && a.cut.searches()) {
 				a.send(src)
 				continue
 			}
@@ -92,7 +92,7 @@ func (a *ahead) more(src *source) ([]byte, error) {
 var decoding atomic.Int32
 
 // heldPieces bounds for each job what is decoded on speculation.
-const heldPieces = 8
+const heldPieces = 6
 
 // send reads a segment and sends it on its way.
 func (a *ahead) send(src *source) {

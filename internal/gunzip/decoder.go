@@ -17,24 +17,19 @@ const pieceSize = 256 << 10
 
 // piece is content, with what was before it as far as matches reach.
 type piece struct {
-	buf      []byte         // deflate.Window of what was before, the content, slack
-	from, to int            // the content
-	low      int            // where the member begins, or what is still known of it
-	copies   []deflate.Copy // to do again when it is known what was before
+	buf      []byte    // deflate.Window of what was before, the content, slack
+	from, to int       // the content
+	low      int       // where the member begins, or what is still known of it
+	copies   *copyList // to do again when it is known what was before
 }
 
 const pieceRoom = deflate.Window + pieceSize + deflate.MinRoom
 
 var pieces = sync.Pool{New: func() any { return &piece{buf: make([]byte, pieceRoom)} }}
 
-// copiesKept bounds what a piece that nobody needs holds on to.
-const copiesKept = 1 << 15
-
 // free gives a piece back.
 func (p *piece) free() {
-	if p.copies = p.copies[:0]; cap(p.copies) > copiesKept {
-		p.copies = nil
-	}
+	p.freeCopies()
 	pieces.Put(p)
 }
 

@@ -52,7 +52,7 @@ type Reader struct {
 // but. r is read from within Read only, so its reads never overlap with anything
 // the caller does between; but with more than one job it is read some MiB ahead
 // before Read returns. Memory is 0.5 MiB with one job. With more it is 9 MiB, or
-// where a stream is decoded on several cores at most 16 MiB for each, usually half
+// where a stream is decoded on several cores at most 12 MiB for each, usually half
 // of that. The reader must be closed if it was not read to an error.
 func NewReader(r io.Reader, o Options) *Reader {
 	z := &Reader{src: source{r: r}}

@@ -35,6 +35,11 @@ var inflaters = sync.Pool{New: func() any { return new(deflate.Inflater) }}
 
 var unknowns = sync.Pool{New: func() any { return deflate.NewUnknown(pieceRoom) }}
 
+// copyLists are for copies; they are large enough for most pieces.
+var copyLists = sync.Pool{New: func() any { return &copyList{make([]deflate.Copy, 0, 24<<10)} }}
+
+type copyList struct{ copies []deflate.Copy }
+
 // newSpec returns what is to decode from a border on.
 func newSpec(member bool) *spec {
 	s := &spec{member: member}
@@ -93,12 +98,11 @@ func (s *spec) begin(data []byte) {
 			s.keep()
 		}
 	}
-	if s.unknown != nil {
-		s.unknown.Copies = p.copies
-	}
 	s.d.p = p
 	if s.pieces = append(s.pieces, p); s.unknown != nil {
 		s.doubtful = len(s.pieces)
+		p.copies = copyLists.Get().(*copyList)
+		s.unknown.Copies = p.copies.copies[:0]
 	}
 }
 
@@ -114,7 +118,7 @@ func (s *spec) release() {
 // keep puts into the last piece what is to put right there.
 func (s *spec) keep() {
 	if s.unknown != nil {
-		s.d.p.copies = s.unknown.Copies
+		s.d.p.copies.copies = s.unknown.Copies
 		s.unknown.Copies = nil
 	}
 }
@@ -128,12 +132,21 @@ func (s *spec) resolve(before *piece) bool {
 	s.release()
 	for _, p := range s.pieces[:s.doubtful] {
 		p.precede(before)
-		if !deflate.Redo(p.buf, p.low, p.copies) {
+		if !deflate.Redo(p.buf, p.low, p.copies.copies) {
 			return false
 		}
+		p.freeCopies()
 		before = p
 	}
 	return true
+}
+
+// freeCopies gives back what is done again, or never.
+func (p *piece) freeCopies() {
+	if p.copies != nil {
+		copyLists.Put(p.copies)
+		p.copies = nil
+	}
 }
 
 // free gives back what was decoded.
