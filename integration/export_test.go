@@ -5,7 +5,6 @@ package integration
 import (
 	"archive/tar"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -65,20 +64,6 @@ func tarListing(t testing.TB, file string) map[string]string {
 		all[name] = all[to]
 	}
 	return all
-}
-
-// toFile runs a command with its standard output in a file.
-func toFile(t testing.TB, cmd *exec.Cmd, file string) {
-	t.Helper()
-	f, err := os.Create(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var errText strings.Builder
-	cmd.Stdout, cmd.Stderr = f, &errText
-	if err := errors.Join(cmd.Run(), f.Close()); err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, errText.String())
-	}
 }
 
 // ofContainers reports what engines add to every container, or change in it.
