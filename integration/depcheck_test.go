@@ -56,6 +56,8 @@ var allowed = map[string]struct{ ours, theirs []string }{
 		ours:   []string{"sandbox/internal"},
 		theirs: []string{"golang.org/x/sys", "github.com/moby/sys/capability"},
 	},
+	"sandbox/internal/seccomp":    {theirs: []string{"golang.org/x/sys", "github.com/moby/profiles/seccomp"}},
+	"sandbox/internal/startlimit": {},
 	"cmd/imgpack": {
 		ours: []string{"archive", "dedupe", "verify", "unpack", "sandbox", "manifests", "internal"},
 		theirs: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/schollz/progressbar", "golang.org/x/term",

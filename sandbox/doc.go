@@ -5,7 +5,8 @@
 // ipc, uts and cgroup namespaces; an overlay of the given directories under a
 // throw-away upper; fresh /proc, /sys and /dev; /etc/hosts, /etc/hostname and
 // /etc/resolv.conf; masked and read-only kernel paths; pivot_root with the old
-// root detached; the user of the image; a small capability set; no_new_privs.
+// root detached; the user of the image; a small capability set; no_new_privs; a system call
+// filter.
 // docs/sandbox.md says what that protects against and what it does not.
 //
 // # How it is built
@@ -25,5 +26,5 @@
 // # Out of scope
 //
 // Images, layers, stores and configs: callers turn those into a [Spec].
-// Seccomp filters, volumes and terminals are not here yet.
+// Volumes and terminals are not here yet.
 package sandbox

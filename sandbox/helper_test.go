@@ -59,6 +59,7 @@ type call struct {
 	Signals bool
 	Limits  Limits
 	Forbid  bool   // user namespaces, first; needs CAP_SYS_RESOURCE in one
+	Seccomp string // a profile; none is the default
 	Nofile  uint64 // soft limit to start with; also ignores signals, like nohup
 }
 
@@ -77,6 +78,9 @@ func caller() {
 		}
 	}
 	s := Spec{Lower: c.Lower, State: c.State, Args: c.Args, Limits: c.Limits, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	if c.Seccomp != "" {
+		s.Seccomp = []byte(c.Seccomp)
+	}
 	if c.Signals {
 		ch := make(chan os.Signal, 1)
 		signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)

@@ -68,7 +68,9 @@ func (s *setup) mountProc() error {
 // the command could make below counts against it.
 func (s *setup) forbidUserNamespaces() error {
 	if !s.plan.UserNS {
-		s.explain("degraded: the command may make user namespaces of its own")
+		if s.plan.Filter == nil || s.plan.OwnFilter {
+			s.explain("degraded: the command may make user namespaces of its own")
+		}
 		return nil
 	}
 	limit := "0"

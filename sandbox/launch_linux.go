@@ -87,8 +87,10 @@ func keepOnlyKill(launcher int) error {
 }
 
 // launchHere runs on the thread that gives everything up. The order matters:
-// each step still needs what the next one drops. A system call filter belongs
-// last, just before the command is executed.
+// each step still needs what the next one drops. The system call filter comes
+// last: docker's lets the fork through, which is all that follows. A second user
+// namespace it does not, nor need a filter of the user's own let anything
+// through; then the child installs it.
 func (s *setup) launchHere(files []uintptr) (int, error) {
 	nested := s.nested()
 	for _, st := range []step{
@@ -109,12 +111,24 @@ func (s *setup) launchHere(files []uintptr) (int, error) {
 		}
 	}
 	sys := &syscall.SysProcAttr{Setsid: true}
+	start := syscall.ForkExec
+	switch f := s.plan.Filter; {
+	case f == nil:
+	case nested || s.plan.OwnFilter:
+		start = func(path string, args []string, attr *syscall.ProcAttr) (int, error) {
+			return forkFiltered(path, args, attr, f)
+		}
+	default:
+		if err := f.Install(); err != nil {
+			return 0, filterFault("install system call filter", err)
+		}
+	}
 	if nested {
 		sys.Cloneflags = unix.CLONE_NEWUSER
 		sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: s.user.uid, HostID: 0, Size: 1}}
 		sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: s.user.gid, HostID: 0, Size: 1}}
 	}
-	return s.execute(&syscall.ProcAttr{Env: s.environment(), Files: files, Sys: sys})
+	return s.execute(start, &syscall.ProcAttr{Env: s.environment(), Files: files, Sys: sys})
 }
 
 // nested says whether the command needs a second user namespace: with one id
@@ -311,17 +325,17 @@ func lookupEnv(env []string, name string) (string, bool) {
 
 // execute tries each place the command may be, as execvp(3) does: what is not
 // there is passed over, what may not be executed is remembered.
-func (s *setup) execute(attr *syscall.ProcAttr) (int, error) {
+func (s *setup) execute(start forkExec, attr *syscall.ProcAttr) (int, error) {
 	name := s.plan.Args[0]
 	var denied error
 	for _, p := range s.candidates(name) {
 		err := checkCommand(p)
 		if err == nil {
 			var pid int
-			if pid, err = syscall.ForkExec(p, s.plan.Args, attr); err == nil {
+			if pid, err = start(p, s.plan.Args, attr); err == nil {
 				return pid, nil
 			}
-			if err := forkFault(err); err != nil {
+			if err := s.forkFault(err); err != nil {
 				return 0, err
 			}
 		} else if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
@@ -388,10 +402,17 @@ func checkCommand(p string) error {
 
 // forkFault returns an error when err comes from making the process rather
 // than from executing the command.
-func forkFault(err error) error {
+func (s *setup) forkFault(err error) error {
+	if _, ok := errors.AsType[*StartError](err); ok {
+		return err
+	}
 	for _, e := range []error{unix.EAGAIN, unix.ENOMEM, unix.ENOSPC, unix.EUSERS, unix.EPERM, unix.EINVAL} {
 		if errors.Is(err, e) {
-			return &StartError{Step: "start command", Code: CodeStart, Err: err}
+			se := &StartError{Step: "start command", Code: CodeStart, Err: err}
+			if s.plan.OwnFilter {
+				se.Hint = "the system call filter must let execve through"
+			}
+			return se
 		}
 	}
 	return nil

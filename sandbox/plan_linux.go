@@ -54,6 +54,9 @@ func newPlan(s *Spec) (*plan, error) {
 	if p.ResolvConf, err = resolvConf(s.Network); err != nil {
 		return fail("read /etc/resolv.conf", err)
 	}
+	if err := p.setFilter(s); err != nil {
+		return fail("check system call filter", err)
+	}
 	p.Single, err = isOrdinary()
 	if err != nil {
 		return fail("read own capabilities", err)

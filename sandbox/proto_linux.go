@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/sandbox/internal/seccomp"
 )
 
 // maxReport bounds what process 1 may report in one run: some dozens of lines
@@ -38,6 +40,9 @@ type plan struct {
 	UIDs, GIDs []IDMap
 	Null       [3]bool
 	ResolvConf []byte
+	Filter     *seccomp.Filter // of system calls, or nil
+	OwnFilter  bool            // and it is not the default one
+	Unconfined bool            // no filter is wanted
 }
 
 // message is what goes over the control socket after the plan: signals one

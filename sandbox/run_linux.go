@@ -169,7 +169,7 @@ func (b *box) explainNamespaces(how string) {
 		b.explain("degraded: one user id is mapped; every file of the image appears to belong to one user")
 	}
 	b.explainLimits()
-	b.explain("system calls are not filtered")
+	b.explain(b.plan.filterText())
 }
 
 func cloneFlags(p *plan) uintptr {

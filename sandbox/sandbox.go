@@ -75,6 +75,14 @@ type Spec struct {
 	// cgroup is made.
 	Limits Limits
 
+	// Seccomp is the policy on system calls, a profile in docker's JSON form.
+	// Nil is docker's own, with pushing input into terminals refused as well.
+	// Rules by capability go by Capabilities, whoever the user is.
+	Seccomp []byte
+
+	// Unconfined leaves system calls unfiltered; Seccomp is then ignored.
+	Unconfined bool
+
 	// Stdin, Stdout and Stderr are the caller's and stay open. Nil is
 	// /dev/null. Pipes and sockets are handed to the process; anything else (a
 	// terminal, a file) is reached through a pipe that Run serves, so that the

@@ -28,6 +28,7 @@ type runOptions struct {
 	readOnly    bool
 	capAdd      []string
 	capDrop     []string
+	security    securityFlag
 	remove      bool
 	explain     bool
 	timeout     time.Duration
@@ -58,6 +59,7 @@ func (o *runOptions) add(fs *pflag.FlagSet) {
 		fs.BoolVar(&o.readOnly, "read-only", false, "make the root file system read-only")
 		fs.StringSliceVar(&o.capAdd, "cap-add", nil, "keep `CAPABILITY` too")
 		fs.StringSliceVar(&o.capDrop, "cap-drop", nil, "drop `CAPABILITY`, or ALL")
+		o.security.add(fs)
 		fs.BoolVar(&o.explain, "explain", false, "say each step of isolation, and what had to be weaker than usual")
 		fs.BoolVar(&o.remove, "rm", false, "as with docker; nothing is ever kept")
 	})
@@ -96,6 +98,9 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 		return err
 	}
 	o.ids.explain(a, spec.Explain)
+	if err := o.security.fill(&spec); err != nil {
+		return &failure{Op: "run", Subject: args[0], Err: err}
+	}
 	img, f, in, err := a.openImage(ctx, args[0], sourcePolicy{platform: o.platform})
 	if err != nil {
 		return &failure{Op: "run", Subject: args[0], Err: err}
@@ -137,6 +142,9 @@ func (o *runOptions) sandbox(a *app) (sandbox.Spec, error) {
 		return spec, err
 	}
 	spec.Capabilities = caps
+	if err := o.security.parse(); err != nil {
+		return spec, err
+	}
 	if o.interactive {
 		spec.Stdin, _ = a.In.(*os.File)
 	}

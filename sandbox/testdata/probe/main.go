@@ -62,6 +62,7 @@ var commands = map[string]func([]string){
 	"ruin":      func([]string) { emit(ruin()) },
 	"streams":   func([]string) { emit(streams()) },
 	"exe":       func([]string) { emit(stealExe()) },
+	"calls":     func([]string) { emit(calls()) },
 	"where": func([]string) {
 		wd, err := os.Getwd()
 		l, _ := os.Readlink("/proc/self/cwd")

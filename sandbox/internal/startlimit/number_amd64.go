@@ -1,0 +1,3 @@
+package startlimit
+
+const sysPrlimit = 302
