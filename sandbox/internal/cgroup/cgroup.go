@@ -60,8 +60,7 @@ func (e *UnenforceableError) Unwrap() error { return e.Err }
 // prefix begins the names of groups' directories.
 const prefix = "imgpack-"
 
-// Group is a cgroup, or several of the same name in the hierarchies of version
-// 1. It is used by one goroutine at a time.
+// Group is a cgroup, or several in the hierarchies of version 1. It is used by one goroutine at a time.
 type Group struct {
 	dirs  []*dir
 	of    map[string]*dir // by controller
@@ -102,13 +101,12 @@ func (h *host) newGroup(l Limits) (_ *Group, err error) {
 		}
 	}()
 	at := map[string]*dir{}
-	name := prefix + strings.ToLower(rand.Text())
 	for i, n := range needs {
 		p := places[i]
 		d := at[p.path]
 		if d == nil {
 			sweep(p.path)
-			if d, err = makeDir(p, name); err != nil {
+			if d, err = makeDir(p); err != nil {
 				return nil, denied(n, p, err)
 			}
 			at[p.path] = d
@@ -123,21 +121,25 @@ func (h *host) newGroup(l Limits) (_ *Group, err error) {
 }
 
 // makeDir makes a directory that only its owner may look into, and locks it.
-func makeDir(p place, name string) (*dir, error) {
-	d := &dir{path: filepath.Join(p.path, name), v2: p.v2}
-	if err := os.Mkdir(d.path, 0o700); err != nil {
-		return nil, err
-	}
-	f, err := lockDir(d.path)
-	if err == nil {
-		// Another's sweep may have come between.
-		if _, err = os.Lstat(d.path); err == nil {
-			d.lock = f
-			return d, nil
+func makeDir(p place) (*dir, error) {
+	const tries = 1000 // each is lost only to a sweep of another that came in that moment
+	var err error
+	for range tries {
+		d := &dir{path: filepath.Join(p.path, prefix+strings.ToLower(rand.Text())), v2: p.v2}
+		if err := os.Mkdir(d.path, 0o700); err != nil {
+			return nil, err
 		}
-		f.Close()
+		if d.lock, err = lockDir(d.path); err == nil {
+			if _, err = os.Lstat(d.path); err == nil {
+				return d, nil
+			}
+			d.lock.Close()
+		}
+		if rerr := ignoreGone(os.Remove(d.path)); rerr != nil || !isErrno(err, unix.EWOULDBLOCK, unix.ENOENT) {
+			return nil, errors.Join(err, rerr)
+		}
 	}
-	return nil, errors.Join(err, ignoreGone(os.Remove(d.path)))
+	return nil, err
 }
 
 func lockDir(path string) (*os.File, error) {

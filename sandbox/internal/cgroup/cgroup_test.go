@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -107,6 +108,27 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestManyAtOnce: what one sweeps away of another, which has just made it, is
+// made again.
+func TestManyAtOnce(t *testing.T) {
+	check(t, newGroup(t, Limits{Pids: 5}).Remove())
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			for range 30 {
+				g, err := New(Limits{Pids: 5})
+				if err == nil {
+					err = g.Remove()
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
 // TestVersion2 makes a group in the kernel's real hierarchy of version 2, as far
 // as that goes without controllers of it.
 func TestVersion2(t *testing.T) {
@@ -115,7 +137,7 @@ func TestVersion2(t *testing.T) {
 	if h.v2 == nil || os.Getuid() != 0 {
 		t.Skip("no hierarchy of version 2 that may be written to")
 	}
-	d, err := makeDir(place{h.v2.top, true}, prefix+"test")
+	d, err := makeDir(place{h.v2.top, true})
 	check(t, err)
 	g := &Group{dirs: []*dir{d}, of: map[string]*dir{"memory": d}}
 	cmd := start(t, g, "sleep 100")
