@@ -67,7 +67,7 @@ func (e *FormatError) Unwrap() error { return e.Err }
 // stream that is cut (wrapping io.ErrUnexpectedEOF) or empty. Errors of r
 // itself are returned as they are. The first error is sticky.
 //
-// Memory is 9 MiB for gzip, or at most 16 MiB for each of up to four cores where
+// Memory is 9 MiB for gzip, or at most 12 MiB for each of up to four cores where
 // a stream can be decoded on several; for zstd it is what the stream asks for, at
 // most some 140 MiB; real layers ask for 8 MiB or less. Gzip is decoded beside the
 // caller, but r is read only while Read is called. The reader must be closed,
