@@ -134,7 +134,10 @@ func TestSameTreeAsUmoci(t *testing.T) {
 		name := ref[strings.LastIndexByte(ref, '/')+1:]
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
-			skopeo(t, "copy", "-q", "--src-tls-verify=false", "--format", "oci", "docker://"+ref, "oci:"+h.path("layout")+":1")
+			// By way of a directory of plain layers: older umoci know no zstd.
+			skopeo(t, "copy", "-q", "--src-tls-verify=false", "--format", "oci", "--dest-decompress", "docker://"+ref, "dir:"+h.path("plain"))
+			skopeo(t, "copy", "-q", "--dest-oci-accept-uncompressed-layers", "dir:"+h.path("plain"), "oci:"+h.path("layout")+":1")
+			removeAll(h.path("plain"))
 			sh(t, "umoci", "unpack", "--image", h.path("layout")+":1", h.path("peer"))
 			removeAll(h.path("layout")) // the disk has to hold three trees besides
 			h.ok("pull", ref)
