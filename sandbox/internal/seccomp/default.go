@@ -33,7 +33,7 @@ func fromDocker(s *seccomp.Seccomp) *document {
 	}
 	for _, c := range s.Syscalls {
 		e := entry{
-			Name: c.Name, Names: c.Names, Action: string(c.Action), ErrnoRet: c.ErrnoRet,
+			Names: c.Names, Action: string(c.Action), ErrnoRet: c.ErrnoRet,
 			Includes: fromFilter(c.Includes), Excludes: fromFilter(c.Excludes),
 		}
 		for _, a := range c.Args {
