@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -55,13 +56,29 @@ func start(t testing.TB, name string, args ...string) {
 	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	started := make(chan error)
+	keeper() <- func() { started <- cmd.Start() }
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
 	daemonLock.Lock()
 	defer daemonLock.Unlock()
 	daemons = append(daemons, cmd)
 }
+
+// keeper runs functions on a thread that stays until the program ends: a
+// parent's death is to the kernel the end of the thread that made the child,
+// and tests may end threads.
+var keeper = sync.OnceValue(func() chan<- func() {
+	work := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range work {
+			f()
+		}
+	}()
+	return work
+})
 
 func stopDaemons() {
 	for i := len(daemons) - 1; i >= 0; i-- {
