@@ -89,7 +89,7 @@ func (f *Inflater) InflateUnknown(out []byte, at int, u *Unknown) (int, error) {
 // Redo does copies again in the buffer they are of, when its first Window bytes
 // are known, from low on. It tells whether none wants what is before low.
 func Redo(out []byte, low int, copies []Copy) bool {
-	if n := len(copies); n > 0 && int(copies[n-1]>>32)+MaxLength+8 > len(out) {
+	if n := len(copies); n > 0 && int(copies[n-1]>>32)+MaxLength+16 > len(out) {
 		return false // these are of another buffer
 	}
 	for _, c := range copies {
@@ -104,14 +104,16 @@ func Redo(out []byte, low int, copies []Copy) bool {
 			}
 			continue
 		}
-		for ; length > 8; length -= 8 {
+		for ; length > 16; length -= 8 {
 			store64(out, at, load64(out, from))
 			at += 8
 			from += 8
 		}
-		// What follows stays.
-		mask := ^uint64(0) >> (64 - 8*length)
-		store64(out, at, load64(out, at)&^mask|load64(out, from)&mask)
+		// What follows stays. Most copies come here, and no branch tells long ones.
+		m := ^uint64(0) >> max(0, 64-8*length)
+		store64(out, at, load64(out, at)&^m|load64(out, from)&m)
+		m = ^uint64(0) >> (128 - 8*length)
+		store64(out, at+8, load64(out, at+8)&^m|load64(out, from+8)&m)
 	}
 	return true
 }
