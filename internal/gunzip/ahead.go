@@ -18,38 +18,46 @@ import (
 type ahead struct {
 	jobs  int
 	cores int32 // of the machine
-	out   chan result
-	done  chan struct{} // closed by close
-	once  sync.Once
-	over  atomic.Bool // nothing more is wanted
 	cut   cutter
+	over  atomic.Bool  // nothing more is wanted
 	held  atomic.Int32 // pieces of which it is not known yet whether they are right
-
-	// Of the reader.
-	sent  int // segments that are under way
-	ended bool
-	last  *piece // that the reader has
+	ended bool         // the input; known to the reader only
+	last  *piece       // that the reader has
 
 	mu      sync.Mutex
 	line    []*segment // under way: the first has the turn
 	turn    *decoder   // when there is no segment
 	workers int
+	results []result
+	hungry  bool // the reader waits for wake: for results, or
+	few     int  // for so few segments under way
+	full    bool // who has the turn waits for room
+
+	wake, room chan struct{}
+	done       chan struct{} // closed by close
+	once       sync.Once
 }
 
-// result is content, the end of a segment, or the end.
+// result is content, or the end.
 type result struct {
-	b    []byte
-	p    *piece // that is not needed any more when b was read; may be nil
-	used bool
-	err  error
+	b   []byte
+	p   *piece // that is not needed any more when b was read; may be nil
+	err error
 }
+
+// The reader is woken for so many results: waking it takes long. With maxResults
+// who has the turn waits.
+const (
+	someResults = 3
+	maxResults  = 6
+)
 
 func newAhead(jobs int) *ahead {
 	d := new(decoder)
 	d.start(newPiece())
 	return &ahead{
 		jobs: jobs, cores: int32(runtime.GOMAXPROCS(0)), turn: d, cut: cutter{min: segmentMin},
-		out: make(chan result, 2), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 }
 
@@ -65,26 +73,70 @@ func (a *ahead) more(src *source) ([]byte, error) {
 		a.last = nil
 	}
 	for {
-		var r result
-		select {
-		case r = <-a.out:
-		default:
-			if !a.ended && (a.sent < 3 || a.sent < a.jobs+2 && a.cut.searches()) {
-				a.send(src)
-				continue
-			}
-			r = <-a.out
-		}
+		r, under := a.get()
 		switch {
-		case r.used:
-			a.sent--
-		case r.b != nil:
+		case r.b != nil || r.err != nil:
 			a.last = r.p
-			return r.b, nil
+			return r.b, r.err
+		case under < 0:
+			<-a.wake
 		default:
-			return nil, r.err
+			a.send(src, under == 0)
 		}
 	}
+}
+
+// get takes a result. If there is none it returns how many segments are under
+// way, or if these are as many as may be, -1: the reader is woken then.
+func (a *ahead) get() (result, int) {
+	limit, few := 3, 1
+	if a.cut.searches() {
+		limit, few = a.jobs+2, a.jobs+1
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.results) > 0 {
+		r := a.results[0]
+		a.results = slices.Delete(a.results, 0, 1)
+		if a.full && len(a.results) < someResults {
+			a.full = false
+			a.room <- struct{}{}
+		}
+		return r, 0
+	}
+	if !a.ended && len(a.line) < limit {
+		return result{}, len(a.line)
+	}
+	a.hungry, a.few = true, few
+	return result{}, -1
+}
+
+// call wakes the reader. It is called with mu held.
+func (a *ahead) call() {
+	if a.hungry {
+		a.hungry = false
+		a.wake <- struct{}{}
+	}
+}
+
+// put gives the reader a result.
+func (a *ahead) put(r result) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.results = append(a.results, r); r.err != nil || len(a.results) >= someResults {
+		a.call()
+	}
+	if len(a.results) >= maxResults {
+		a.full = true
+		a.mu.Unlock()
+		defer a.mu.Lock()
+		select {
+		case <-a.room:
+		case <-a.done:
+			return false
+		}
+	}
+	return !a.over.Load()
 }
 
 // decoding is how many workers there are, of all readers. Speculation is only for
@@ -95,10 +147,9 @@ var decoding atomic.Int32
 const heldPieces = 6
 
 // send reads a segment and sends it on its way.
-func (a *ahead) send(src *source) {
-	g := a.cut.next(src, a.sent == 0)
+func (a *ahead) send(src *source, waits bool) {
+	g := a.cut.next(src, waits)
 	a.ended = g.last
-	a.sent++
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.line = append(a.line, g)
@@ -144,9 +195,6 @@ func (a *ahead) work(g *segment, d *decoder) {
 				a.put(result{err: err})
 				break
 			}
-			if !a.put(result{used: true}) {
-				break
-			}
 			if g = a.pass(d); g == nil {
 				break
 			}
@@ -175,7 +223,9 @@ func (a *ahead) next() *segment {
 func (a *ahead) pass(d *decoder) *segment {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.line = slices.Delete(a.line, 0, 1)
+	if a.line = slices.Delete(a.line, 0, 1); len(a.line) <= a.few {
+		a.call()
+	}
 	if len(a.line) == 0 {
 		a.turn = d
 		return nil
@@ -210,15 +260,6 @@ func (a *ahead) speculate(g *segment) *decoder {
 	defer a.mu.Unlock()
 	s.state = left
 	return s.turn.Load()
-}
-
-func (a *ahead) put(r result) bool {
-	select {
-	case a.out <- r:
-		return true
-	case <-a.done:
-		return false
-	}
 }
 
 var errStopped = errors.New("stopped")
