@@ -26,5 +26,5 @@
 // # Out of scope
 //
 // Images, layers, stores and configs: callers turn those into a [Spec].
-// Volumes and terminals are not here yet.
+// Terminals are not here yet.
 package sandbox

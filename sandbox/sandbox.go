@@ -83,6 +83,17 @@ type Spec struct {
 	// Unconfined leaves system calls unfiltered; Seccomp is then ignored.
 	Unconfined bool
 
+	// Mounts are laid over the root filesystem, after /proc, /sys, /dev and the
+	// generated files of /etc, those nearest to / first.
+	Mounts []Mount
+
+	// Hosts is added to /etc/hosts.
+	Hosts []HostEntry
+
+	// Rlimits are the limits of each process. One that the caller may not set
+	// is a *StartError.
+	Rlimits []Rlimit
+
 	// Stdin, Stdout and Stderr are the caller's and stay open. Nil is
 	// /dev/null. Pipes and sockets are handed to the process; anything else (a
 	// terminal, a file) is reached through a pipe that Run serves, so that the
