@@ -101,7 +101,26 @@ type Spec struct {
 	// push input into.
 	Stdin, Stdout, Stderr *os.File
 
-	// Signals, when not nil, delivers signals that Run passes to the process.
+	// Terminal gives the process a terminal of the sandbox's own: it is the
+	// controlling one, /dev/console and all three standard streams, and
+	// TERM=xterm is added to Env unless that has a TERM. Run types what Stdin
+	// gives and writes what is displayed to Stdout; Stderr is not used. A
+	// terminal that is Stdin is in raw mode from the start of the process until
+	// Run returns, and when it hangs up so does the sandbox's. The end of any
+	// other Stdin is not passed on, nor is it of none.
+	Terminal bool
+
+	// Size is the terminal's first size. Zero is that of Stdin or else Stdout,
+	// as far as these are terminals, whose size is then taken over again with
+	// each SIGWINCH from Signals; otherwise 24 rows of 80 columns.
+	Size Size
+
+	// Init sends the signals from Signals to the process group of the process,
+	// not to it alone. Process 1 reaps orphans with it and without.
+	Init bool
+
+	// Signals, when not nil, delivers signals that Run passes to the process,
+	// but SIGWINCH when it has a Terminal.
 	Signals <-chan os.Signal
 
 	// Explain, when not nil, is told each isolation step and each one that had
@@ -113,6 +132,9 @@ type Spec struct {
 // IDMap is a range of ids: Size of them, from Inside on for the process and
 // from Outside on for the caller.
 type IDMap struct{ Inside, Outside, Size uint32 }
+
+// Size is a terminal's, in characters.
+type Size struct{ Rows, Cols uint16 }
 
 // Limits is what a sandbox may use, with docker's meanings. Zero is no limit.
 type Limits struct {
