@@ -19,7 +19,8 @@ const (
 )
 
 // Spec says what to run and over what. The zero value of every field but
-// Lower and Args is usable. Run does not modify it.
+// Lower and Args is usable. Run does not modify it. As JSON it is what one run
+// was asked for, without what belongs to the process that asks.
 type Spec struct {
 	// Lower holds the overlay's lower directories, topmost first, absolute.
 	// They are never written to. Whiteouts are character devices 0:0 and
@@ -99,7 +100,7 @@ type Spec struct {
 	// terminal, a file) is reached through a pipe that Run serves, so that the
 	// process never holds a file of the host that it could reopen, chmod or
 	// push input into.
-	Stdin, Stdout, Stderr *os.File
+	Stdin, Stdout, Stderr *os.File `json:"-"`
 
 	// Terminal gives the process a terminal of the sandbox's own: it is the
 	// controlling one, /dev/console and all three standard streams, and
@@ -121,12 +122,12 @@ type Spec struct {
 
 	// Signals, when not nil, delivers signals that Run passes to the process,
 	// but SIGWINCH when it has a Terminal.
-	Signals <-chan os.Signal
+	Signals <-chan os.Signal `json:"-"`
 
 	// Explain, when not nil, is told each isolation step and each one that had
 	// to be weaker than usual, as one line. It is never called concurrently,
 	// and not after Run has returned.
-	Explain func(step string)
+	Explain func(step string) `json:"-"`
 }
 
 // IDMap is a range of ids: Size of them, from Inside on for the process and
