@@ -56,6 +56,7 @@ var allowed = map[string]struct{ ours, theirs []string }{
 		ours:   []string{"sandbox/internal"},
 		theirs: []string{"golang.org/x/sys", "github.com/moby/sys/capability"},
 	},
+	"sandbox/container":           {ours: []string{"sandbox", "internal"}, theirs: []string{"golang.org/x/sys"}},
 	"sandbox/internal/seccomp":    {theirs: []string{"golang.org/x/sys", "github.com/moby/profiles/seccomp"}},
 	"sandbox/internal/startlimit": {},
 	"cmd/imgpack": {

@@ -1,0 +1,154 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Remove removes a container with all it has written. One that runs is a
+// *StateError. A removal that was interrupted leaves a Dead container, and the
+// next one finishes.
+//
+// With other owners of files than the caller, it must be called where they can
+// be removed.
+func (c *Container) Remove(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	return c.remove()
+}
+
+func isStateError(err error) bool {
+	_, ok := errors.AsType[*StateError](err)
+	return ok
+}
+
+// remove is Remove of a container that does not run.
+func (c *Container) remove() error {
+	f, err := c.change()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if there, err := alive(f); err != nil {
+		return err
+	} else if there {
+		st, err := c.State()
+		if err != nil {
+			return err
+		}
+		if !st.Live() {
+			st.Status = Running // it is about to, or its end is being written down
+		}
+		return &StateError{c.config.Name, st.Status, fmt.Sprintf("is %s: stop it first, or use force", st.Status)}
+	}
+	return c.erase()
+}
+
+// erase removes the directory. Its lock of changes is held.
+func (c *Container) erase() error {
+	if err := os.WriteFile(c.file(removingFile), nil, 0o600); err != nil && !errors.Is(err, unix.ENOSPC) {
+		return c.gone(err)
+	}
+	root, err := os.OpenRoot(c.path)
+	if err != nil {
+		return c.gone(err)
+	}
+	defer root.Close()
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if name := e.Name(); name != removingFile && name != configFile && name != lockFile {
+			if err := removeTree(root, name); err != nil {
+				return fmt.Errorf("remove container %s: %w", c.config.Name, err)
+			}
+		}
+	}
+	// The config first: without it there is no container, whatever is left.
+	if err := root.RemoveAll(configFile); err != nil {
+		return err
+	}
+	return os.RemoveAll(c.path)
+}
+
+// Sweep removes what creating and removing containers left when it was
+// interrupted, and containers that were to be removed at their end and were
+// not. It returns how many there were.
+func (d *Dir) Sweep() (n int, err error) {
+	lock, err := d.lock()
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Close()
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range entries {
+		if !e.IsDir() || !isID(e.Name()) {
+			continue
+		}
+		c, err := d.open(e.Name())
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			err = os.RemoveAll(filepath.Join(d.path, e.Name()))
+		case err != nil:
+			return n, err
+		default:
+			st, serr := c.State()
+			if serr != nil || c.fault != "" || st.Live() || !c.config.Remove && st.Status != Dead || c.config.Remove && st.Status == Created {
+				continue
+			}
+			err = c.remove()
+		}
+		if err != nil && !isStateError(err) {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// removeTree removes what was made in a sandbox.
+func removeTree(root *os.Root, name string) error {
+	if root.RemoveAll(name) == nil {
+		return nil
+	}
+	// Directories without permissions cannot be emptied by their owner before
+	// they are changed; overlayfs itself makes one.
+	if err := openUp(root, name); err != nil {
+		return err
+	}
+	return root.RemoveAll(name)
+}
+
+func openUp(root *os.Root, name string) error {
+	st, err := root.Lstat(name)
+	if err != nil || !st.IsDir() {
+		return err
+	}
+	if err := root.Chmod(name, 0o700); err != nil {
+		return err
+	}
+	entries, err := fs.ReadDir(root.FS(), filepath.ToSlash(name))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		if err := openUp(root, filepath.Join(name, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
