@@ -26,6 +26,9 @@ func newPlan(s *Spec) (*plan, error) {
 	if err := checkPaths(s); err != nil {
 		return fail("check root filesystem", err)
 	}
+	if s.Upper != "" || s.Keep || s.Started != nil {
+		return fail("check options", errUnfinished)
+	}
 	if len(s.Args) == 0 {
 		return fail("check command", errors.New("no command: the image has neither entrypoint nor command"))
 	}

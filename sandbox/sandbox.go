@@ -33,6 +33,14 @@ type Spec struct {
 	// directory is on a tmpfs and its content counts as memory.
 	State string
 
+	// Upper is an existing directory owned by the caller with mode 0700, where
+	// Run makes the directories "upper" and "work" when they are missing, has
+	// all changes in "upper", and leaves them there for the next Run over the
+	// same Lower. State is then ignored. Of several Runs over one Upper at a
+	// time, all but the first are refused. With UIDMap, it is given to the
+	// sandbox's root. RemoveUpper removes both directories.
+	Upper string
+
 	// UIDMap and GIDMap, when not empty, say which ids the user namespace has,
 	// for root alone; id 0 must be among them. The layers keep their owners:
 	// they are seen through mounts with that map. Where the kernel or their
@@ -94,6 +102,16 @@ type Spec struct {
 	// Rlimits are the limits of each process. One that the caller may not set
 	// is a *StartError.
 	Rlimits []Rlimit
+
+	// Keep makes Process.Exec possible, for which process 1 keeps the
+	// capabilities that starting commands takes, and Process.Pause, where the
+	// host has a cgroup for it. That there is none is no error of Run.
+	Keep bool
+
+	// Started, when not nil, is called once, when the command has been
+	// executed. It must return soon: Run waits for it. The Process may be used
+	// from anywhere then, but Exec and Pause not from within Started.
+	Started func(*Process) `json:"-"`
 
 	// Stdin, Stdout and Stderr are the caller's and stay open. Nil is
 	// /dev/null. Pipes and sockets are handed to the process; anything else (a
@@ -190,7 +208,7 @@ func (e *StartError) Error() string {
 func (e *StartError) Unwrap() error { return e.Err }
 
 // UnsupportedError reports that this kernel, or how it is set, does not allow
-// a sandbox at all.
+// a sandbox at all, or not what was asked of a running one.
 type UnsupportedError struct {
 	Feature string // what is missing: "user namespaces"
 	Setting string // the setting at fault: "user.max_user_namespaces=0", or ""

@@ -196,3 +196,14 @@ func openUp(root *os.Root, name string) error {
 	}
 	return nil
 }
+
+// RemoveUpper removes what Runs have left in a directory that was Spec.Upper,
+// and not the directory. What is not there is no error.
+func RemoveUpper(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return errors.Join(removeTree(root, "work"), removeTree(root, "upper"))
+}
