@@ -1,7 +1,6 @@
 package manifests
 
 import (
-	"regexp"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -19,15 +18,6 @@ type Name struct {
 	Tag    string
 	Digest digest.Digest
 }
-
-// The grammar of the distribution specification and docker's reference
-// package; bounds on length are in ParseName.
-var (
-	domainPattern = regexp.MustCompile(`^(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[a-fA-F0-9:]+\])(?::[0-9]{1,5})?$`)
-	pathPattern   = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tagPattern    = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
-	idPattern     = regexp.MustCompile(`^[a-f0-9]{64}$`)
-)
 
 // maxNameLength bounds domain and path together: the distribution
 // specification warns that many clients, docker 20.10 among them, refuse more.
@@ -61,7 +51,7 @@ func ParseName(text, defaultRegistry string) (Name, error) {
 	}
 	if colon := strings.LastIndexByte(rest, ':'); colon > strings.LastIndexByte(rest, '/') {
 		n.Tag = rest[colon+1:]
-		if !tagPattern.MatchString(n.Tag) {
+		if !isTag(n.Tag) {
 			return bad("the tag may hold letters, digits, '_', '.' and '-', 128 at most, and not begin with '.' or '-'")
 		}
 		rest = rest[:colon]
@@ -74,13 +64,13 @@ func ParseName(text, defaultRegistry string) (Name, error) {
 		return bad("leave out http:// or https://")
 	case len(n.Domain)+1+len(n.Path) > maxNameLength:
 		return bad("it is longer than 255 characters")
-	case !domainPattern.MatchString(n.Domain):
+	case !isRegistry(n.Domain):
 		return bad("the registry part is not a host name with an optional port")
 	case strings.ToLower(n.Path) != n.Path:
 		return bad("the repository must be lower-case")
-	case !pathPattern.MatchString(n.Path):
+	case !isRepository(n.Path):
 		return bad("the repository may hold a-z, 0-9 and single separators '.', '_', '-', '/'")
-	case idPattern.MatchString(text), CheckDigest(digest.Digest(n.Familiar())) == nil:
+	case isHexID(text), CheckDigest(digest.Digest(n.Familiar())) == nil:
 		return bad("a digest alone is no name; write NAME@sha256:...")
 	}
 	if n.Tag == "" && n.Digest == "" {
