@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -192,10 +193,12 @@ func (t *dockerTar) add(img dockerImage, files map[string]*layerFile) error {
 
 // configName matches the names engines give a config: HEX.json, crane's
 // sha256:HEX, and the layout's blobs/sha256/HEX.
-var configName = regexp.MustCompile(`^(?:.*/)?(?:sha256:)?([0-9a-f]{64})(?:\.json)?$`)
+var configName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:.*/)?(?:sha256:)?([0-9a-f]{64})(?:\.json)?$`)
+})
 
 func configClaim(name string) (digest.Digest, bool) {
-	m := configName.FindStringSubmatch(name)
+	m := configName().FindStringSubmatch(name)
 	if m == nil {
 		return "", false
 	}

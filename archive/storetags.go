@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 
@@ -116,11 +117,13 @@ func (s *Store) find(ctx context.Context, roots []manifests.Root, text string, f
 }
 
 // idPattern matches what may be the beginning of an ID.
-var idPattern = regexp.MustCompile(`^(?:sha256:)?([0-9a-f]{4,64})$`)
+var idPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:sha256:)?([0-9a-f]{4,64})$`)
+})
 
 // findID finds the roots of the one image whose digest or ID begins with text.
 func (s *Store) findID(ctx context.Context, roots []manifests.Root, text string) ([]int, error) {
-	prefix := idPattern.FindStringSubmatch(text)
+	prefix := idPattern().FindStringSubmatch(text)
 	if prefix == nil {
 		return nil, nil
 	}

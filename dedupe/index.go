@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -110,7 +111,7 @@ func unknown(name, what, got string) error {
 	return &manifests.UnsupportedError{Subject: name, Reason: "the bundle's " + what + " " + quote.Text(got) + " is not known to this version of imgpack"}
 }
 
-var featurePattern = regexp.MustCompile(`^[a-z0-9-]+$`)
+var featurePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9-]+$`) })
 
 // known refuses what another version of the program wrote, before anything
 // that could look like damage.
@@ -133,7 +134,7 @@ func (s *scanner) known(x ocispec.Index, place Mode) (features []string, err err
 		return nil, s.bad(manifests.KindMalformed, "index.json's list of features is too long or out of order")
 	}
 	for _, f := range features {
-		if len(f) > maxFeatureName || !featurePattern.MatchString(f) {
+		if len(f) > maxFeatureName || !featurePattern().MatchString(f) {
 			return nil, s.bad(manifests.KindMalformed, "index.json names the feature %s", quote.Text(f))
 		}
 		if mode != ModeChunk || f != featureDelta && f != featureStreams {

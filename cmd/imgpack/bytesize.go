@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // byteSize is a flag's number of bytes: 512M, 4G, 1.5 GiB, 700MB. A letter
@@ -34,10 +35,12 @@ var errSize = errors.New("not a size such as 512M, 4G or 700MB")
 // sizeUnits are the letters of sizes, each a thousand times the one before.
 const sizeUnits = "KMGT"
 
-var sizeText = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(?:([KMGT])(I?B)?|B)?$`)
+var sizeText = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(?:([KMGT])(I?B)?|B)?$`)
+})
 
 func parseSize(text string) (int64, error) {
-	parts := sizeText.FindStringSubmatch(strings.ToUpper(text))
+	parts := sizeText().FindStringSubmatch(strings.ToUpper(text))
 	if parts == nil {
 		return 0, errSize
 	}

@@ -180,11 +180,13 @@ func init() {
 	for s := range DistBase {
 		DistExtra[s] = uint8(max(s/2-1, 0))
 		DistBase[s] = uint16(base)
-		for x := range 1 << DistExtra[s] {
-			if d := base + x; d < 256 {
+		for d := base; d < base+1<<DistExtra[s]; {
+			if d < 256 {
 				distSymbols[d] = uint8(s)
+				d++
 			} else {
 				distSymbols[256+d>>7] = uint8(s)
+				d += 1 << 7
 			}
 		}
 		base += 1 << DistExtra[s]

@@ -1,6 +1,9 @@
 package deflate
 
-import "math/bits"
+import (
+	"math/bits"
+	"sync"
+)
 
 // Decoding tables. The next bits of the input index a table; codes that are
 // longer than its index go on in a subtable behind it. An entry is
@@ -45,8 +48,16 @@ var (
 	litEntries  [NumLit]uint32
 	distEntries [NumDist]uint32
 	codeEntries [NumCode]uint32
-	fixedTables tables
 )
+
+// fixedTables are those of blocks that bring none.
+var fixedTables = sync.OnceValue(func() *tables {
+	t := new(tables)
+	lit := FixedLit()
+	t.lit.build(lit[:])
+	t.dist.build(fixedDist[:])
+	return t
+})
 
 // initTables runs when the facts of symbols are there.
 func initTables() {
@@ -71,9 +82,6 @@ func initTables() {
 	for s := range codeEntries {
 		codeEntries[s] = uint32(s) << 16
 	}
-	lit := FixedLit()
-	fixedTables.lit.build(lit[:])
-	fixedTables.dist.build(fixedDist[:])
 }
 
 // completeness of a code.

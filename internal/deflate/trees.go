@@ -32,7 +32,7 @@ func (c *codes) blockHeader(b *input, h *Header) (stored int, err error) {
 		}
 		return int(v & 0xffff), nil
 	case Fixed:
-		c.tables = &fixedTables
+		c.tables = fixedTables()
 		return 0, nil
 	case Dynamic:
 		return 0, c.trees(b, &h.Trees)

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -135,11 +136,11 @@ func clean(err error) error {
 	return err
 }
 
-var secretsInURLs = regexp.MustCompile(`\?[^\s"']*|//[^/@\s"']*@`)
+var secretsInURLs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\?[^\s"']*|//[^/@\s"']*@`) })
 
 func scrub(text string) string {
 	text, _, _ = strings.Cut(text, "\n")
-	return secretsInURLs.ReplaceAllStringFunc(text, func(s string) string {
+	return secretsInURLs().ReplaceAllStringFunc(text, func(s string) string {
 		if s[0] == '?' {
 			return "?…"
 		}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/imgpack/imgpack/internal/quote"
@@ -20,13 +21,13 @@ const (
 	identityUser  = "<token>"   // the user name under which helpers give an identity token
 )
 
-var helperName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+var helperName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`) })
 
 // runHelper asks docker-credential-NAME for a server's credential, in the
 // protocol of docker-credential-helpers. That it knows none is no error. What
 // a helper prints is never part of an error's text.
 func runHelper(ctx context.Context, name, server string) (Credential, error) {
-	if !helperName.MatchString(name) {
+	if !helperName().MatchString(name) {
 		return Credential{}, fmt.Errorf("credential helper name %s is not valid", quote.Text(name))
 	}
 	program := "docker-credential-" + name

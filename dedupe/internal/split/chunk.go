@@ -3,6 +3,7 @@ package split
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"sync"
 )
 
 // The lengths of chunks, in bytes. They are part of the format.
@@ -22,13 +23,14 @@ func SumOf(p []byte) Sum {
 }
 
 // gear has a random number for each byte.
-var gear = func() (g [256]uint64) {
+var gear = sync.OnceValue(func() *[256]uint64 {
+	var g [256]uint64
 	for b := range g {
 		sum := sha256.Sum256(append([]byte("imgpack gear 1"), byte(b)))
 		g[b] = binary.BigEndian.Uint64(sum[:])
 	}
-	return g
-}()
+	return &g
+})
 
 // A chunk ends where the upper bits of the hash are zero, that is where it is
 // below these.
@@ -47,25 +49,26 @@ func Cut(p []byte) int {
 		return len(p)
 	}
 	p = p[:min(len(p), MaxChunk)]
+	g := gear()
 	h := uint64(0)
 	for _, b := range p[MinChunk-window : MinChunk-1] {
-		h = h<<1 + gear[b]
+		h = h<<1 + g[b]
 	}
 	n := min(len(p), AvgChunk-1)
-	h, at, found := scan(p[MinChunk-1:n], h, early)
+	h, at, found := scan(p[MinChunk-1:n], g, h, early)
 	if found {
 		return MinChunk + at
 	}
-	if _, at, found = scan(p[n:], h, late); found {
+	if _, at, found = scan(p[n:], g, h, late); found {
 		return n + at + 1
 	}
 	return len(p)
 }
 
 // scan hashes p up to the first byte at which the hash is below limit.
-func scan(p []byte, h, limit uint64) (hash uint64, at int, found bool) {
+func scan(p []byte, g *[256]uint64, h, limit uint64) (hash uint64, at int, found bool) {
 	for i, b := range p {
-		h = h<<1 + gear[b]
+		h = h<<1 + g[b]
 		if h < limit {
 			return h, i, true
 		}
