@@ -5,7 +5,6 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"runtime"
 	"strconv"
@@ -201,7 +200,7 @@ func (s *setup) loopback() error {
 	if err != nil {
 		return err
 	}
-	lo.SetUint16(uint16(net.FlagUp))
+	lo.SetUint16(unix.IFF_UP)
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
 		return err
 	}
