@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package cgroup limits what a group of processes may use, by control groups
-// of version 1, version 2 or both, as the host has them.
+// Package cgroup limits what a group of processes may use, and freezes them, by
+// control groups of version 1, version 2 or both, as the host has them.
 //
 // A [Group] is a directory below the caller's own cgroup (version 1), or below
 // the nearest one above it that may have groups with limits (version 2, where
@@ -65,6 +65,8 @@ type Group struct {
 	dirs  []*dir
 	of    map[string]*dir // by controller
 	notes []string
+
+	freezer *dir // of dirs, or nil
 }
 
 // dir is one directory of a group.
@@ -155,10 +157,15 @@ func lockDir(path string) (*os.File, error) {
 }
 
 // Join puts a process, with all of its threads, into the group. What it holds
-// of memory stays on the account of the group it comes from.
+// of memory stays on the account of the group it comes from. Where it may not be
+// put into what is only there to freeze it, the group cannot be frozen.
 func (g *Group) Join(pid int) error {
 	for _, d := range g.dirs {
 		if err := write(d.path, "cgroup.procs", strconv.Itoa(pid)); err != nil {
+			if d == g.freezer && !g.limits(d) {
+				g.freezer = nil
+				continue // it was for nothing else
+			}
 			return &UnenforceableError{
 				Limit: "the process", Reason: "it may not be moved into its cgroup", Err: bare(err),
 				Remedy: remedy(d.v2),
@@ -166,6 +173,16 @@ func (g *Group) Join(pid int) error {
 		}
 	}
 	return nil
+}
+
+// limits says whether a limit is set in d.
+func (g *Group) limits(d *dir) bool {
+	for _, of := range g.of {
+		if of == d {
+			return true
+		}
+	}
+	return false
 }
 
 // SetPids changes the limit of processes and threads that New has set.
@@ -197,7 +214,7 @@ func (g *Group) Remove() error {
 	for _, d := range g.dirs {
 		errs = append(errs, removeDir(d.path, 2*time.Second), d.lock.Close())
 	}
-	g.dirs = nil
+	g.dirs, g.freezer = nil, nil
 	return errors.Join(errs...)
 }
 
@@ -236,6 +253,7 @@ func sweep(parent string) {
 			continue
 		}
 		if f, err := lockDir(path); err == nil {
+			thawDead(path)
 			_ = removeDir(path, 100*time.Millisecond)
 			f.Close()
 		}
