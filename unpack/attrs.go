@@ -25,8 +25,8 @@ type setter struct {
 
 // ownFile gives an open file its owner. It comes before everything else: chown
 // clears set-id bits and capabilities.
-func (s *setter) ownFile(fd int, e *layertar.Entry) error {
-	return s.own(e.Name, e.UID, e.GID, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) })
+func (s *setter) ownFile(fd int, d *cachedDir, e *layertar.Entry) error {
+	return s.own(d.path, e.Base, e.UID, e.GID, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) })
 }
 
 // fdAttrs sets what else an entry says of an open file. It comes last: content
@@ -45,7 +45,7 @@ func (s *setter) fdAttrs(fd int, e *layertar.Entry, chmod bool) error {
 
 // leafAttrs sets owner and times of a symlink; it has no other attributes.
 func (s *setter) leafAttrs(d *cachedDir, e *layertar.Entry) error {
-	err := s.own(e.Name, e.UID, e.GID, func(uid, gid int) error {
+	err := s.own(d.path, e.Base, e.UID, e.GID, func(uid, gid int) error {
 		return unix.Fchownat(d.fd, e.Base, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
 	})
 	if err != nil {
@@ -68,7 +68,7 @@ func (s *setter) dirAttrs(fd int, path string, a *attrs) error {
 }
 
 func (s *setter) setDirAttrs(fd int, path string, a *attrs) error {
-	if err := s.own(path, a.uid, a.gid, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
+	if err := s.own(parentOf(path), baseOf(path), a.uid, a.gid, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
 		return err
 	}
 	if err := s.setXattrs(fd, path, a.xattrs); err != nil { // while the mode still allows it
@@ -84,31 +84,38 @@ func (s *setter) setDirAttrs(fd int, path string, a *attrs) error {
 // may not is recorded. To an ordinary user 0:0 is the caller's own place in an
 // image, and root of a user namespace has only the owners that are mapped into
 // it.
-func (s *setter) own(path string, uid, gid uint32, chown func(uid, gid int) error) error {
+func (s *setter) own(dir, base string, uid, gid uint32, chown func(uid, gid int) error) error {
 	if s.uid != 0 {
-		s.squash(path, uid, gid)
+		s.squash(join(dir, base), uid, gid)
 		return nil
 	}
 	u, g, err := s.ids.outside(uid, gid)
-	if err != nil || u == s.uid && g == s.gid {
+	if err != nil {
 		return err
+	}
+	if u == s.uid && g == s.gid {
+		if s.meta.Owners != nil {
+			s.meta.owned(join(dir, base), "")
+		}
+		return nil
 	}
 	err = chown(int(u), int(g))
 	if (err == unix.EINVAL || err == unix.EPERM) && s.ids.isZero() {
-		s.squash(path, uid, gid)
+		s.squash(join(dir, base), uid, gid)
 		return nil
+	}
+	if err == nil && s.meta.Owners != nil {
+		s.meta.owned(join(dir, base), "")
 	}
 	return err
 }
 
 func (s *setter) squash(path string, uid, gid uint32) {
-	if uid == 0 && gid == 0 {
-		return
+	by := ""
+	if uid != 0 || gid != 0 {
+		by = owner(uid, gid)
 	}
-	if s.meta.Owners == nil {
-		s.meta.Owners = map[rawPath]string{}
-	}
-	s.meta.Owners[rawPath(path)] = owner(uid, gid)
+	s.meta.owned(path, by)
 }
 
 // setXattrs sets attributes; what the file system or the caller's rights do

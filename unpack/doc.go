@@ -21,7 +21,8 @@
 //     nothing but directories that would otherwise show the wrong attributes.
 //
 // An ordinary user gets all files as their owner, and the owners they should
-// have had are recorded beside the layer; the rest is the same as for root.
+// have had are recorded beside the layer or the merged tree; the rest is the same
+// as for root.
 //
 // Out of scope: mounting, running, and making layers.
 package unpack

@@ -20,6 +20,7 @@ import (
 type lowerView interface {
 	look(path string) (node, error)
 	device(path string) bool                      // a device there was left out
+	owner(path string) string                     // that could not be set; "" for none
 	link(path string, toDir int, to string) error // makes a hard link
 }
 
@@ -184,6 +185,7 @@ func (x *extractor) imply(path string) error {
 // implied notes a directory that was made for what lies in it.
 func (x *extractor) implied(path string) error {
 	x.dirs[path] = impliedAttrs()
+	x.meta.owned(path, "")
 	x.led[path], x.hollow, x.dirs[path].hollow = true, true, true
 	return x.budget.remember(path)
 }
@@ -294,6 +296,7 @@ func (x *extractor) mkdir(e *layertar.Entry) error {
 		err = x.budget.remember(path)
 	}
 	x.dirs[path] = entryAttrs(e)
+	x.meta.owned(path, "")
 	return err
 }
 
@@ -328,7 +331,7 @@ func (x *extractor) fifo(d *cachedDir, e *layertar.Entry) error {
 	if err != nil {
 		return err
 	}
-	if err = x.ownFile(fd, e); err == nil {
+	if err = x.ownFile(fd, d, e); err == nil {
 		err = x.fdAttrs(fd, e, true)
 	}
 	return errors.Join(err, unix.Close(fd))
@@ -380,6 +383,9 @@ func (x *extractor) settle() error {
 			delete(x.opaque, path)
 		}
 	}
+	if err := x.dropOwners(); err != nil {
+		return err
+	}
 	if err := x.dropHollow(); err != nil {
 		return err
 	}
@@ -404,6 +410,23 @@ func (x *extractor) settle() error {
 		}
 		if n.kind != absent {
 			delete(x.devices, path)
+		}
+	}
+	return nil
+}
+
+// dropOwners removes the owners of what was replaced later on.
+func (x *extractor) dropOwners() error {
+	if !x.removed {
+		return nil
+	}
+	for path := range x.meta.Owners {
+		n, err := lookBeneath(x.root, string(path))
+		if err != nil {
+			return err
+		}
+		if n.kind == absent {
+			delete(x.meta.Owners, path)
 		}
 	}
 	return nil

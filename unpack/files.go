@@ -29,7 +29,7 @@ func (x *extractor) create(d *cachedDir, e *layertar.Entry) error {
 	if err != nil {
 		return err
 	}
-	return x.ownFile(x.file, e)
+	return x.ownFile(x.file, d, e)
 }
 
 // Memory of one layer's way from parser to fileWriter, batches × batchSize, and

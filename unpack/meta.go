@@ -75,7 +75,7 @@ type layerMeta struct {
 	// first that was not there at all.
 	NeedsLower bool               `json:"needsLower,omitempty"`
 	Missing    *missingLink       `json:"missing,omitempty"`
-	Owners     map[rawPath]string `json:"owners,omitempty"` // uid:gid that could not be set, other than 0:0
+	Owners     map[rawPath]string `json:"owners,omitempty"` // uid:gid that could not be set, other than 0:0; hard links under each name
 	Skipped    []skipped          `json:"skipped,omitempty"`
 	Unlisted   int                `json:"unlisted,omitempty"` // more skipped than are listed
 }
@@ -100,6 +100,18 @@ func (m *layerMeta) skip(kind, path, why string) {
 		return
 	}
 	m.Skipped = append(m.Skipped, skipped{kind, rawPath(path), why})
+}
+
+// owned records whose a path should be; "" takes the record away.
+func (m *layerMeta) owned(path, by string) {
+	if by == "" {
+		delete(m.Owners, rawPath(path))
+		return
+	}
+	if m.Owners == nil {
+		m.Owners = map[rawPath]string{}
+	}
+	m.Owners[rawPath(path)] = by
 }
 
 // addFiles adds what a fileWriter recorded.

@@ -3,6 +3,7 @@ package unpack
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +18,8 @@ import (
 // WriteRootfs makes dir the merged root filesystem of an image, with the
 // attributes of its top directory. dir must not exist or be an empty
 // directory (otherwise a *manifests.ConflictError), and appears only when
-// complete.
+// complete. Owners that could not be set are recorded in DIR.owners.json, which
+// must not be anything else.
 func WriteRootfs(ctx context.Context, src manifests.Fetcher, img *manifests.Image, dir string, o Options) (_ *Result, err error) {
 	if err := o.IDs.check(); err != nil {
 		return nil, err
@@ -31,11 +33,14 @@ func WriteRootfs(ctx context.Context, src manifests.Fetcher, img *manifests.Imag
 			err = eerr
 		}
 	}()
+	if err := checkBeside(out.target); err != nil {
+		return nil, err
+	}
 	f := &flattener{out: out, src: src, img: img, options: o, root: filepath.Join(out.dir, rootfsName)}
 	if err := f.run(ctx); err != nil {
 		return nil, err
 	}
-	return f.res, out.commit(f.root)
+	return f.res, f.commitRecorded()
 }
 
 // rootfsName is the merged directory in a workspace, and in a runtime bundle.
@@ -52,6 +57,7 @@ type flattener struct {
 	root    string            // the merged directory, in out
 	dirs    map[string]*attrs // what its directories will have in the end
 	devices pathSet
+	owners  map[rawPath]string // that could not be set
 	res     *Result
 	cloner  *cloner // nil: none
 }
@@ -67,7 +73,7 @@ type part struct {
 
 // run makes the merged directory.
 func (f *flattener) run(ctx context.Context) error {
-	f.devices, f.res = pathSet{}, &Result{LayersNew: len(f.img.Layers)}
+	f.devices, f.owners, f.res = pathSet{}, map[rawPath]string{}, &Result{LayersNew: len(f.img.Layers)}
 	if err := f.extract(ctx); err != nil {
 		return err
 	}
@@ -147,7 +153,7 @@ func (f *flattener) layer(ctx context.Context, i int) error {
 	below := newStack()
 	defer below.close()
 	if i > 0 {
-		if err := below.push(f.root, &layerMeta{Devices: f.devices.sorted()}); err != nil {
+		if err := below.push(f.root, &layerMeta{Devices: f.devices.sorted(), Owners: f.owners}); err != nil {
 			return err
 		}
 	}
@@ -183,6 +189,9 @@ func (f *flattener) layer(ctx context.Context, i int) error {
 
 func (f *flattener) merge(p part) (err error) {
 	m := &merger{part: p, opaque: newPathSet(p.meta.Opaque), hidden: map[string][]string{}, dirs: f.dirs}
+	if len(f.owners) > 0 {
+		m.gone = pathSet{}
+	}
 	for path := range p.dirs {
 		m.order = append(m.order, path)
 	}
@@ -207,6 +216,12 @@ func (f *flattener) merge(p part) (err error) {
 		}
 		todo = append(todo[:len(todo)-1], more...)
 	}
+	for path := range f.owners {
+		if m.gone[string(path)] || m.gone.above(string(path)) {
+			delete(f.owners, path)
+		}
+	}
+	maps.Copy(f.owners, p.meta.Owners)
 	return nil
 }
 
@@ -223,7 +238,8 @@ func (f *flattener) finish() error {
 	if err := applyDirs(root, f.dirs, x.dirAttrs); err != nil {
 		return err
 	}
-	f.res.SquashedOwners += len(x.meta.Owners)
+	maps.Copy(f.owners, x.meta.Owners)
+	f.res.SquashedOwners = len(f.owners)
 	for _, s := range x.meta.Skipped {
 		f.res.Skipped = append(f.res.Skipped, Skipped{s.Kind, 0, string(s.Path), s.Why})
 	}
@@ -238,6 +254,7 @@ type merger struct {
 	opaque   pathSet
 	hidden   map[string][]string // whiteouts by directory
 	dirs     map[string]*attrs   // of the merged directory
+	gone     pathSet             // what was there before and is not any more; nil where nobody asks
 }
 
 // directory merges one directory that both have, and returns those in it that
@@ -285,11 +302,19 @@ func (m *merger) hide(path string, to int) (err error) {
 		}
 	}
 	for _, name := range gone {
+		m.lost(path, name)
 		if err := removeTree(to, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// lost notes that something was removed or replaced.
+func (m *merger) lost(dir, base string) {
+	if m.gone != nil {
+		m.gone[join(dir, base)] = true
+	}
 }
 
 // move brings one name of the layer to the merged directory; merge says that
@@ -304,10 +329,13 @@ func (m *merger) move(from, to int, path, name string) (merge bool, err error) {
 	if err != nil && err != unix.ENOENT {
 		return false, err
 	}
-	switch {
-	case there && isDir(&mine) && isDir(&theirs):
+	if there && isDir(&mine) && isDir(&theirs) {
 		return true, nil
-	case there && (isDir(&mine) || isDir(&theirs)):
+	}
+	if there {
+		m.lost(path, name)
+	}
+	if there && (isDir(&mine) || isDir(&theirs)) {
 		if err := removeTree(to, name); err != nil {
 			return false, err
 		}

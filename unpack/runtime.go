@@ -23,7 +23,8 @@ import (
 // Options.Namespace, gets one with a user namespace. dir must not exist or be
 // an empty directory (otherwise a *manifests.ConflictError), and appears only
 // when complete. What of the config cannot be had is in Result.Skipped, of kind
-// "config"; what must not be is a *manifests.ContentError.
+// "config"; what must not be is a *manifests.ContentError. Owners that could not
+// be set are recorded in owners.json.
 func WriteRuntime(ctx context.Context, src manifests.Fetcher, img *manifests.Image, dir string, o Options) (_ *Result, err error) {
 	if err := o.IDs.check(); err != nil {
 		return nil, err
@@ -49,6 +50,9 @@ func WriteRuntime(ctx context.Context, src manifests.Fetcher, img *manifests.Ima
 		return nil, err
 	}
 	if err := f.configure(bundle); err != nil {
+		return nil, err
+	}
+	if err := f.recordIn(bundle, out.target); err != nil {
 		return nil, err
 	}
 	return f.res, out.commit(bundle)

@@ -16,6 +16,7 @@ type stackLayer struct {
 	opaque  pathSet
 	implied pathSet
 	devices pathSet
+	owners  map[rawPath]string
 }
 
 // found is what lies at a path of a stack.
@@ -37,7 +38,7 @@ func (s *stack) push(dir string, m *layerMeta) error {
 		return err
 	}
 	clear(s.dirs)
-	s.layers = append(s.layers, stackLayer{fd, newPathSet(m.Opaque), newPathSet(m.Implied), newPathSet(m.Devices)})
+	s.layers = append(s.layers, stackLayer{fd, newPathSet(m.Opaque), newPathSet(m.Implied), newPathSet(m.Devices), m.Owners})
 	return nil
 }
 
@@ -117,6 +118,14 @@ func (s *stack) device(path string) bool {
 		}
 	}
 	return false
+}
+
+// owner is lowerView's.
+func (s *stack) owner(path string) string {
+	if f, err := s.find(path); err == nil && len(s.layers) > 0 {
+		return s.layers[f.layer].owners[rawPath(path)]
+	}
+	return ""
 }
 
 // link is lowerView's. The inode is shared: nothing ever writes to it.

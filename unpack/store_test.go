@@ -337,7 +337,7 @@ func TestRootlessUnpack(t *testing.T) {
 		{Name: "closed/in/", Mode: 0o555},
 		{Name: "closed/in/f", Body: "x", Mode: 0o444, UID: 7, GID: 8, Xattrs: map[string]string{"user.a": "b"}},
 		{Name: "dev/null", Type: '3', Major: 1, Minor: 3},
-		{Name: "pipe", Type: '6', Mode: 0o622},
+		{Name: "pipe", Type: '6', Mode: 0o622, UID: 7},
 		{Name: "capable", Body: "x", Xattrs: map[string]string{layertar.Capability: "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}},
 		{Name: "su", Mode: 0o4755},
 	}

@@ -49,7 +49,10 @@ type Result struct {
 	LayersNew      int   // layers unpacked
 	LayersShared   int   // layers that were there already
 	Skipped        []Skipped
-	SquashedOwners int // entries that belong to the caller instead of their owner
+	SquashedOwners int // entries that belong to the caller instead of their owner; of a merged tree, names in it
+	// OwnersFile is where a merged tree's are recorded; "" for none. Those of
+	// layers are recorded beside each.
+	OwnersFile string
 }
 
 // Skipped is something of a layer that was not made as the layer has it.

@@ -48,7 +48,7 @@ func newUnpackCommand(a *app) *cobra.Command {
 	var o unpackOptions
 	return a.command(spec{
 		use: "unpack [flags] IMAGE DIR", group: groupUse, short: "write an image's files to a directory",
-		long: "DIR must not exist, or be empty; it appears whole or not at all. Digests and\ndiff IDs are checked on the way. An ordinary user owns all files, unless --ids\nranges gives files to the ids of /etc/subuid and /etc/subgid. With --uid-map, an\nowner that no range has ends the command with code 2, which names the file.\n\nBounds on each layer, which --limit moves:\n  " + limitList(),
+		long: "DIR must not exist, or be empty; it appears whole or not at all. Digests and\ndiff IDs are checked on the way. An ordinary user owns all files, unless --ids\nranges gives files to the ids of /etc/subuid and /etc/subgid; whose they should be\nis recorded in DIR.owners.json, or DIR/owners.json of a runtime bundle, or beside\neach layer. With --uid-map, an owner that no range has ends the command with code\n2, which names the file.\n\nBounds on each layer, which --limit moves:\n  " + limitList(),
 		examples: "imgpack unpack nginx:1.27 ./rootfs\n" +
 			"imgpack unpack --as layers site.imgpack//nginx:1.27 ./layers\n" +
 			"imgpack unpack --as runtime --uid-map 0:100000:65536 nginx:1.27 ./bundle",
@@ -68,6 +68,7 @@ type unpackDoc struct {
 	Files    int           `json:"files"`
 	Bytes    int64         `json:"bytes"`
 	Squashed int           `json:"squashedOwners"`
+	Owners   string        `json:"ownersFile,omitempty"` // that records them; beside each layer for --as layers
 	Skipped  []skippedDoc  `json:"skipped"`
 	Seconds  float64       `json:"seconds"`
 }
@@ -92,6 +93,9 @@ func (o *unpackOptions) run(ctx context.Context, a *app, args []string) error {
 		return err
 	case len(maps.UIDs) > 0 && o.ids.mode == idsRanges:
 		return usagef("--uid-map is for root, and --ids ranges is not")
+	case len(maps.UIDs) > 0 && !a.root():
+		return &failure{Op: "unpack", Subject: args[0], Message: "cannot unpack " + printable(args[0]) + " to " + quote.Clean(args[1]),
+			Hint: "--ids ranges gives an ordinary user's ranges", Err: &manifests.UnsupportedError{Subject: "an id map", Reason: "root alone can give files to others"}}
 	}
 	start := a.now()
 	if done, err := o.ids.enter(ctx, a, "unpack", args[0]); done || err != nil {
@@ -116,7 +120,7 @@ func (o *unpackOptions) run(ctx context.Context, a *app, args []string) error {
 	}
 	doc := unpackDoc{
 		envelope: kind("unpack"), Ref: refOf(f.Root), Digest: img.Descriptor.Digest, Dir: args[1], As: o.as,
-		Entries: res.Entries, Files: res.Files, Bytes: res.Bytes, Squashed: res.SquashedOwners, Skipped: []skippedDoc{}, Seconds: a.now().Sub(start).Seconds(),
+		Entries: res.Entries, Files: res.Files, Bytes: res.Bytes, Squashed: res.SquashedOwners, Owners: res.OwnersFile, Skipped: []skippedDoc{}, Seconds: a.now().Sub(start).Seconds(),
 	}
 	for _, s := range res.Skipped {
 		doc.Skipped = append(doc.Skipped, skippedDoc{s.Kind, s.Layer, quote.Clean(s.Path), s.Why})
@@ -163,6 +167,9 @@ func (o *unpackOptions) show(a *app, r manifests.Root, d unpackDoc) error {
 			line := fmt.Sprintf("unpacked %s to %s: %s, %s, %s", r.Display(), quote.Clean(d.Dir), count(d.Files, "file"), a.size(d.Bytes), secondsText(d.Seconds))
 			if d.Squashed > 0 {
 				line += fmt.Sprintf(", %s squashed (rootless)", count(d.Squashed, "owner"))
+			}
+			if d.Owners != "" {
+				line += ", recorded in " + quote.Clean(d.Owners)
 			}
 			return a.printf("%s\n", line)
 		}})
