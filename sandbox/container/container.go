@@ -56,7 +56,10 @@ func (c *Container) Config() Config { return c.config }
 
 // Upper is the overlay's upper directory: what the container has written. It
 // is there once the container has been started.
-func (c *Container) Upper() string { return filepath.Join(c.path, "upper") }
+func (c *Container) Upper() string { return filepath.Join(c.path, upperDir, "upper") }
+
+// upperDir is what sandbox.Spec.Upper is given; an id map may change its owner.
+const upperDir = "files"
 
 // Path is the container's directory.
 func (c *Container) Path() string { return c.path }

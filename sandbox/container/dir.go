@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -37,17 +36,30 @@ func OpenDir(path string) (*Dir, error) {
 	return &Dir{path: abs}, nil
 }
 
-var (
-	isName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`).MatchString
-	isID   = regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString
-)
-
 // maxName bounds a name: it is part of messages and of tables.
 const maxName = 128
 
+// isName is docker's rule.
+func isName(s string) bool {
+	for i, r := range s {
+		letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+		if !letter && (i == 0 || r != '_' && r != '.' && r != '-') {
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxName
+}
+
+func isID(s string) bool {
+	raw, err := hex.DecodeString(s)
+	return err == nil && len(raw) == idBytes && s == strings.ToLower(s)
+}
+
+const idBytes = 32
+
 // NewID makes an ID for a container.
 func NewID() string {
-	b := make([]byte, 32)
+	b := make([]byte, idBytes)
 	rand.Read(b) // never fails
 	return hex.EncodeToString(b)
 }
@@ -71,7 +83,7 @@ func (d *Dir) Create(ctx context.Context, cfg Config) (*Container, error) {
 	if cfg.Created.IsZero() {
 		cfg.Created = time.Now().UTC()
 	}
-	if !isName(cfg.Name) || len(cfg.Name) > maxName {
+	if !isName(cfg.Name) {
 		return nil, &NameError{cfg.Name}
 	}
 	lock, err := d.lock()
@@ -117,6 +129,9 @@ func (d *Dir) make(cfg Config) (_ *Container, err error) {
 			err = errors.Join(err, os.RemoveAll(c.path))
 		}
 	}()
+	if err := os.Mkdir(c.file(upperDir), 0o700); err != nil {
+		return nil, err
+	}
 	if err := os.WriteFile(c.file(lockFile), nil, 0o600); err != nil {
 		return nil, err
 	}

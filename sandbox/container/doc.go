@@ -9,7 +9,7 @@
 //	lock         byte 0 is locked by the monitor for as long as it lives
 //	ctl          the monitor's socket
 //	log, log.1   what it has said, in lines of docker's json-file
-//	upper, work  what it has written
+//	files        what it has written: the overlay's upper and work directories
 //	removing     it is being removed, and is of no more use
 //
 // The monitor is the process that called [sandbox.Run]: this program, started

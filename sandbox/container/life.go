@@ -2,21 +2,202 @@ package container
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
 	"time"
+
+	"github.com/imgpack/imgpack/sandbox"
 )
+
+// Kill sends a signal to the container's process. SIGKILL ends all processes,
+// and Kill returns when they have. A paused container takes other signals when
+// it is resumed, but its StopSignal resumes it. A container that does not run is
+// a *StateError.
+func (c *Container) Kill(ctx context.Context, sig syscall.Signal) error {
+	_, err := c.ask(ctx, request{Op: opKill, Signal: sig})
+	return err
+}
+
+// StopOptions says how to stop a container.
+type StopOptions struct {
+	Signal  syscall.Signal // 0: the container's StopSignal
+	Timeout *time.Duration // nil: the container's StopTimeout
+}
+
+// Stop sends the container's process the signal to stop, kills all processes
+// when it has not ended in time, and returns when it has. A container that does
+// not run stays so, and is no error.
+func (c *Container) Stop(ctx context.Context, o StopOptions) error {
+	r := request{Op: opStop, Signal: o.Signal, Grace: int64(c.stopTimeout())}
+	if r.Signal == 0 {
+		r.Signal = c.stopSignal()
+	}
+	if o.Timeout != nil {
+		r.Grace = int64(*o.Timeout)
+	}
+	_, err := c.ask(ctx, r)
+	if isStateError(err) {
+		return nil
+	}
+	return err
+}
+
+// Pause stops every process of the container where it stands. The error is a
+// *sandbox.UnsupportedError where there is no cgroup that can be frozen, and a
+// *StateError when it is not running.
+func (c *Container) Pause(ctx context.Context) error {
+	_, err := c.ask(ctx, request{Op: opPause})
+	return err
+}
+
+// Resume lets a paused container go on.
+func (c *Container) Resume(ctx context.Context) error {
+	_, err := c.ask(ctx, request{Op: opResume})
+	return err
+}
 
 // Wait waits until the container does not run, and returns its state then. Of
 // one that does not run it is the state as it is.
 func (c *Container) Wait(ctx context.Context) (State, error) {
+	st, err := c.ask(ctx, request{Op: opWait})
+	if st != nil {
+		return *st, nil
+	}
+	if err != nil && !isStateError(err) {
+		return State{}, err
+	}
+	return c.State()
+}
+
+// ask asks the monitor for something, and waits for the answer. When the
+// monitor is killed meanwhile the state is nil and so is the error.
+func (c *Container) ask(ctx context.Context, r request) (*State, error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if err := sendRequest(conn, r); err != nil {
+		return nil, c.broken(ctx, err)
+	}
+	var last reply
+	if err := json.NewDecoder(conn).Decode(&last); err != nil {
+		return nil, c.broken(ctx, err)
+	}
+	if last.Error != nil {
+		return last.State, last.Error.err()
+	}
+	return last.State, nil
+}
+
+// broken is what the end of a connection means.
+func (c *Container) broken(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	there, merr := c.monitored()
+	if merr != nil {
+		return merr
+	}
+	if there {
+		return fmt.Errorf("ask the monitor of container %s: %w", c.config.Name, err)
+	}
+	return &StateError{c.config.Name, Exited, "is not running"}
+}
+
+// dial connects to the monitor. There is a moment after its start, and one
+// before its end, in which it cannot be asked.
+func (c *Container) dial(ctx context.Context) (*net.UnixConn, error) {
 	for {
-		st, err := c.State()
-		if err != nil || !st.Live() {
-			return st, err
+		conn, err := c.dialOnce()
+		if err == nil {
+			return conn, nil
+		}
+		if there, err := c.monitored(); err != nil {
+			return nil, err
+		} else if !there {
+			// The state is put right by the way.
+			st, err := c.State()
+			if err != nil {
+				return nil, err
+			}
+			return nil, &StateError{c.config.Name, st.Status, "is not running"}
 		}
 		select {
 		case <-ctx.Done():
-			return st, context.Cause(ctx)
-		case <-time.After(50 * time.Millisecond):
+			return nil, context.Cause(ctx)
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
+
+func (c *Container) dialOnce() (*net.UnixConn, error) {
+	dir, err := os.Open(c.path)
+	if err != nil {
+		return nil, c.gone(err)
+	}
+	defer dir.Close()
+	return net.DialUnix("unix", nil, shortAddress(dir))
+}
+
+// Exec runs one more command in the container, as sandbox.Process.Exec does;
+// what e leaves out is the container's. When the caller is killed, so is the
+// command. A container that does not run, or stops, is a *StateError.
+func (c *Container) Exec(ctx context.Context, e sandbox.ExecSpec) (sandbox.Status, error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return sandbox.Status{}, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return sandbox.Status{}, err
+	}
+	defer null.Close()
+	files := []*os.File{e.Stdin, e.Stdout, e.Stderr}
+	for i, f := range files {
+		if f == nil {
+			files[i] = null
+		}
+	}
+	if err := sendRequest(conn, request{Op: opExec, Exec: &e}, files...); err != nil {
+		return sandbox.Status{}, c.broken(ctx, err)
+	}
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		for {
+			select {
+			case sig, ok := <-e.Signals:
+				n, isNumber := sig.(syscall.Signal)
+				if !ok || isNumber && sendRequest(conn, request{Signal: n}) != nil {
+					return
+				}
+			case <-ended:
+				return
+			}
+		}
+	}()
+	for dec := json.NewDecoder(conn); ; {
+		var r reply
+		if err := dec.Decode(&r); err != nil {
+			return sandbox.Status{}, c.broken(ctx, err)
+		}
+		switch {
+		case r.Error != nil:
+			return sandbox.Status{}, r.Error.err()
+		case r.Exit != nil:
+			return *r.Exit, nil
+		case r.Started && e.Started != nil:
+			e.Started()
+		}
+	}
+}
+
+var errNoAnswer = errors.New("it ended without an answer")

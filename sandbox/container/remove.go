@@ -12,16 +12,32 @@ import (
 )
 
 // Remove removes a container with all it has written. One that runs is a
-// *StateError. A removal that was interrupted leaves a Dead container, and the
-// next one finishes.
+// *StateError, unless force is set: then it is killed. A removal that was
+// interrupted leaves a Dead container, and the next one finishes.
 //
 // With other owners of files than the caller, it must be called where they can
 // be removed.
-func (c *Container) Remove(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
+func (c *Container) Remove(ctx context.Context, force bool) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		err := c.remove()
+		if !force || !isStateError(err) {
+			return err
+		}
+		// One that is to be removed at its end may remove itself.
+		if err := c.Kill(ctx, unix.SIGKILL); err != nil && !isStateError(err) {
+			return ignoreGone(err)
+		}
 	}
-	return c.remove()
+}
+
+func ignoreGone(err error) error {
+	if _, ok := errors.AsType[*NotFoundError](err); ok {
+		return nil
+	}
+	return err
 }
 
 func isStateError(err error) bool {
@@ -39,16 +55,21 @@ func (c *Container) remove() error {
 	if there, err := alive(f); err != nil {
 		return err
 	} else if there {
-		st, err := c.State()
-		if err != nil {
-			return err
-		}
-		if !st.Live() {
-			st.Status = Running // it is about to, or its end is being written down
-		}
-		return &StateError{c.config.Name, st.Status, fmt.Sprintf("is %s: stop it first, or use force", st.Status)}
+		return c.inUse()
 	}
 	return c.erase()
+}
+
+// inUse says why a container with a monitor is not removed.
+func (c *Container) inUse() error {
+	st, err := c.State()
+	if err != nil {
+		return err
+	}
+	if !st.Live() {
+		st.Status = Running // it is about to, or its end is being written down
+	}
+	return &StateError{c.config.Name, st.Status, fmt.Sprintf("is %s: stop it first, or use force", st.Status)}
 }
 
 // erase removes the directory. Its lock of changes is held.
