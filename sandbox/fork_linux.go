@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -34,7 +35,8 @@ type forked struct {
 	path        *byte
 	argv, envv  []*byte
 	files       [3]uintptr // to become 0, 1 and 2
-	limit       [2]uint64  // of open files
+	terminal    bool       // standard input is to control it
+	limits      []forkLimit
 	filter      unix.SockFprog
 	filterFlags uintptr
 	ready       int       // one byte comes from here before the child goes on; -1: none
@@ -43,24 +45,38 @@ type forked struct {
 	scratch     [1]byte
 }
 
+// forkLimit is a limit that the child sets for itself.
+type forkLimit struct {
+	resource uintptr
+	value    [2]uint64 // soft and hard
+}
+
 // Steps of the child.
 const (
 	stepMap = iota
 	stepFiles
+	stepTerminal
+	stepLimits
 	stepFilter
 	stepExec
 )
 
-var stepNames = [...]string{stepMap: "map user id", stepFiles: "hand over standard streams", stepFilter: "install system call filter"}
+var stepNames = [...]string{stepMap: "map user id", stepFiles: "hand over standard streams",
+	stepTerminal: "take control of terminal", stepLimits: "set limits of processes", stepFilter: "install system call filter"}
 
-// forkFiltered is syscall.ForkExec with Setsid and a filter that the child
+// forkFiltered is syscall.ForkExec with Setsid, limits that the child has and
+// process 1 has not, and a filter, or nil, that the child
 // installs just before it executes the command, so that neither this thread nor
 // what comes before needs its consent. Of attr.Sys it
-// knows Cloneflags and the first of each mappings, too.
-func forkFiltered(path string, args []string, attr *syscall.ProcAttr, f *seccomp.Filter) (pid int, err error) {
-	c := &forked{flags: uintptr(unix.SIGCHLD) | attr.Sys.Cloneflags, filter: f.Prog(), filterFlags: uintptr(f.Flags), limit: startlimit.Nofile, ready: -1}
+// knows Cloneflags, Setctty with a Ctty of 0 and the first of each mappings, too.
+func forkFiltered(path string, args []string, attr *syscall.ProcAttr, limits []Rlimit, f *seccomp.Filter) (pid int, err error) {
+	c := &forked{flags: uintptr(unix.SIGCHLD) | attr.Sys.Cloneflags, limits: forkLimits(limits), ready: -1}
+	if f != nil {
+		c.filter, c.filterFlags = f.Prog(), uintptr(f.Flags)
+	}
 	defer runtime.KeepAlive(f)
 	copy(c.files[:], attr.Files)
+	c.terminal = attr.Sys.Setctty
 	if c.path, err = unix.BytePtrFromString(path); err != nil {
 		return 0, err
 	}
@@ -103,6 +119,19 @@ func forkFiltered(path string, args []string, attr *syscall.ProcAttr, f *seccomp
 	return pid, c.outcome(pid, report[0], err)
 }
 
+// forkLimits are those asked for, and that of open files as the caller has it,
+// which the Go runtime has raised for itself.
+func forkLimits(limits []Rlimit) (out []forkLimit) {
+	own := slices.ContainsFunc(limits, func(l Rlimit) bool { return l.Name == "nofile" })
+	if startlimit.Nofile[1] != 0 && !own {
+		out = append(out, forkLimit{unix.RLIMIT_NOFILE, startlimit.Nofile})
+	}
+	for _, l := range limits {
+		out = append(out, forkLimit{uintptr(rlimits[l.Name]), [2]uint64{l.Soft, l.Hard}})
+	}
+	return out
+}
+
 // outcome waits until the command is executed, or takes the child away.
 func (c *forked) outcome(pid, report int, mapErr error) error {
 	b := (*[unsafe.Sizeof(c.failed)]byte)(unsafe.Pointer(&c.failed))
@@ -125,11 +154,14 @@ func (c *forked) outcome(pid, report int, mapErr error) error {
 	case mapErr != nil:
 		return inStep(stepNames[stepMap], mapErr)
 	}
-	step, e := c.failed[0], syscall.Errno(c.failed[1])
-	if step == stepExec {
+	switch step, e := c.failed[0], syscall.Errno(c.failed[1]); step {
+	case stepExec:
 		return e
+	case stepFilter:
+		return filterFault(stepNames[step], e)
+	default:
+		return inStep(stepNames[step], e)
 	}
-	return filterFault(stepNames[step], e)
 }
 
 // writeMaps gives the child's user namespace its ids.
@@ -184,12 +216,6 @@ func (c *forked) fork() (int, syscall.Errno) {
 	if _, _, e = syscall.RawSyscall(unix.SYS_SETSID, 0, 0, 0); e != 0 {
 		goto fail
 	}
-	if c.limit[1] != 0 {
-		_, _, e = syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&c.limit)), 0, 0, 0)
-		if e != 0 {
-			goto fail
-		}
-	}
 	for i = 0; i < len(c.files); i++ {
 		if c.files[i] == uintptr(i) {
 			_, _, e = syscall.RawSyscall(unix.SYS_FCNTL, uintptr(i), unix.F_SETFD, 0)
@@ -200,10 +226,25 @@ func (c *forked) fork() (int, syscall.Errno) {
 			goto fail
 		}
 	}
+	c.failed[0] = stepTerminal
+	if c.terminal {
+		if _, _, e = syscall.RawSyscall(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0); e != 0 {
+			goto fail
+		}
+	}
+	c.failed[0] = stepLimits
+	for i = 0; i < len(c.limits); i++ {
+		_, _, e = syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, c.limits[i].resource, uintptr(unsafe.Pointer(&c.limits[i].value)), 0, 0, 0)
+		if e != 0 {
+			goto fail
+		}
+	}
 	c.failed[0] = stepFilter
-	_, _, e = syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, c.filterFlags, uintptr(unsafe.Pointer(&c.filter)))
-	if e != 0 {
-		goto fail
+	if c.filter.Filter != nil {
+		_, _, e = syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, c.filterFlags, uintptr(unsafe.Pointer(&c.filter)))
+		if e != 0 {
+			goto fail
+		}
 	}
 	c.failed[0] = stepExec
 	_, _, e = syscall.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(c.path)),

@@ -8,7 +8,8 @@ import (
 	"github.com/imgpack/imgpack/sandbox/internal/seccomp"
 )
 
-// forkFiltered is never called: there are no filters for this architecture.
-func forkFiltered(string, []string, *syscall.ProcAttr, *seccomp.Filter) (int, error) {
-	return 0, syscall.ENOSYS
+// forkFiltered is not to be had: there are no filters for this architecture, and
+// nothing that sets limits of the command alone.
+func forkFiltered(string, []string, *syscall.ProcAttr, []Rlimit, *seccomp.Filter) (int, error) {
+	return 0, inStep("set limits of processes", syscall.ENOSYS)
 }

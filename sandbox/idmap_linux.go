@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -41,28 +42,40 @@ func procMaps(maps []IDMap) (out []syscall.SysProcIDMap) {
 	return out
 }
 
-// handOver gives process 1 the mounts that it cannot make: with an id map it
-// may neither search the way to the layers nor see them as they are.
+// handOver gives process 1 the mounts that it cannot make: what the caller alone
+// may bind, and with an id map, by which it may neither search the way to the
+// layers nor see them as they are, those too. It comes before the plan.
 func (b *box) handOver() error {
-	if !b.plan.Remap {
-		return b.ctl.sendFiles(nil)
+	if err := b.raiseRlimits(); err != nil {
+		return err
 	}
-	if err := b.giveStreams(); err != nil {
-		return &StartError{Step: "give standard streams away", Code: CodeStart, Err: err}
-	}
-	files, err := b.mappedMounts()
-	defer func() {
-		for _, fd := range files {
-			unix.Close(fd)
+	var layers []int
+	var err error
+	if b.plan.Remap {
+		if err := b.giveStreams(); err != nil {
+			return &StartError{Step: "give standard streams away", Code: CodeStart, Err: err}
 		}
-	}()
+		layers, err = b.mappedMounts()
+		defer closeFiles(layers)
+		if err != nil {
+			return err
+		}
+	}
+	sources, err := b.bindSources()
+	defer closeFiles(sources)
 	if err != nil {
 		return err
 	}
-	if err := b.ctl.sendFiles(files); err != nil {
+	if err := b.ctl.sendFiles(slices.Concat(layers, sources)); err != nil {
 		return &StartError{Step: "hand over layers", Code: CodeStart, Err: err}
 	}
 	return nil
+}
+
+func closeFiles(files []int) {
+	for _, fd := range files {
+		unix.Close(fd)
+	}
 }
 
 // giveStreams lets the process's root open its own standard streams again, as

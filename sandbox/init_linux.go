@@ -52,14 +52,17 @@ type step struct {
 
 func (s *setup) steps() []step {
 	return []step{
+		{"forbid core files", s.forbidCore},
 		{"make mounts private", s.makePrivate},
 		{"mount scratch", s.mountScratch},
 		{"mount overlay", s.mountOverlay},
-		{"look up user", s.findUser},
-		{"mount /etc files", s.mountEtc},
 		{"mount /proc", s.mountProc},
 		{"mount /sys", s.mountSys},
 		{"mount /dev", s.mountDev},
+		{"mount volumes", s.mountMounts},
+		{"mount /etc files", s.mountEtc},
+		{"look up user", s.findUser},
+		{"forbid user namespaces", s.forbidUserNamespaces},
 		{"make working directory", s.makeCwd},
 		{"seal root", s.sealRoot},
 		{"set host name", s.setNames},
@@ -111,9 +114,6 @@ func hardenInit() error {
 		return fmt.Errorf("tie life to the caller's: %w", err)
 	}
 	unix.Umask(0o022)
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fmt.Errorf("forbid core files: %w", err)
-	}
 	return closeInherited()
 }
 
@@ -145,7 +145,8 @@ func closeInherited() error {
 
 // build walks the steps and starts the command.
 func build(p *plan, files []int, ctl *control) (pid int, err error) {
-	s := &setup{plan: p, given: files, fds: files, explain: func(format string, args ...any) {
+	layers := max(len(files)-p.binds(), 0)
+	s := &setup{plan: p, given: files[:layers], sources: files[layers:], fds: files, explain: func(format string, args ...any) {
 		_ = ctl.send(message{Explain: fmt.Sprintf(format, args...)}) // explanations are not worth failing for
 	}}
 	defer s.closeAll()

@@ -47,8 +47,11 @@ func (s *setup) mountProc() error {
 	if err := s.attach(fd, at); err != nil {
 		return err
 	}
-	if err := s.forbidUserNamespaces(); err != nil {
-		return err
+	if s.plan.UserNS { // soon to be read-only
+		s.userns, err = s.keep(unix.Openat(fd, "sys/user/max_user_namespaces", unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0))
+		if err != nil {
+			return fmt.Errorf("forbid user namespaces: %w", err)
+		}
 	}
 	for _, name := range readonlyProc {
 		if err := s.coverReadOnly(fd, name); err != nil {
@@ -77,13 +80,8 @@ func (s *setup) forbidUserNamespaces() error {
 	if s.nested() {
 		limit = "1" // the one made for the command's user id
 	}
-	fd, err := unix.Openat(s.proc, "sys/user/max_user_namespaces", unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("forbid user namespaces: %w", err)
-	}
-	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte(limit)); err != nil {
-		return fmt.Errorf("forbid user namespaces: %w", err)
+	if _, err := unix.Write(s.userns, []byte(limit)); err != nil {
+		return err
 	}
 	s.explain("user namespaces: the command can make none")
 	return nil

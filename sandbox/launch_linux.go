@@ -113,11 +113,11 @@ func (s *setup) launchHere(files []uintptr) (int, error) {
 	sys := &syscall.SysProcAttr{Setsid: true}
 	start := syscall.ForkExec
 	switch f := s.plan.Filter; {
-	case f == nil:
-	case nested || s.plan.OwnFilter:
+	case len(s.plan.Rlimits) > 0, f != nil && (nested || s.plan.OwnFilter):
 		start = func(path string, args []string, attr *syscall.ProcAttr) (int, error) {
-			return forkFiltered(path, args, attr, f)
+			return forkFiltered(path, args, attr, s.plan.Rlimits, f)
 		}
+	case f == nil:
 	default:
 		if err := f.Install(); err != nil {
 			return 0, filterFault("install system call filter", err)

@@ -49,6 +49,15 @@ func newPlan(s *Spec) (*plan, error) {
 	if err := checkHostname(p.Hostname); err != nil {
 		return fail("check host name", err)
 	}
+	if err := p.setMounts(s.Mounts); err != nil {
+		return fail("check mounts", err)
+	}
+	if err := p.setHosts(s.Hosts); err != nil {
+		return fail("check hosts", err)
+	}
+	if err := p.setRlimits(s.Rlimits); err != nil {
+		return fail("check limits of processes", err)
+	}
 	p.Env = cleanEnv(s.Env, s.Explain)
 	var err error
 	if p.Caps, err = capabilityNumbers(s.Capabilities); err != nil {
@@ -113,6 +122,29 @@ func checkPaths(s *Spec) error {
 	}
 	return nil
 }
+
+// setHosts checks lines for /etc/hosts.
+func (p *plan) setHosts(hosts []HostEntry) error {
+	if len(hosts) > maxHosts {
+		return fmt.Errorf("%d are more than %d", len(hosts), maxHosts)
+	}
+	for _, h := range hosts {
+		if h.Name == "" || len(h.Name) > maxHostName || strings.Trim(h.Name, hostChars) != "" {
+			return fmt.Errorf("%s is no host name", clip(h.Name))
+		}
+		if !h.Addr.IsValid() || h.Addr.Zone() != "" {
+			return fmt.Errorf("%s has no address", clip(h.Name))
+		}
+	}
+	p.Hosts = hosts
+	return nil
+}
+
+const (
+	maxHosts    = 1000 // resolvers read the file for each name
+	maxHostName = 253  // of DNS
+	hostChars   = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
+)
 
 // checkHostname keeps a host name from writing lines of its own into
 // /etc/hosts.

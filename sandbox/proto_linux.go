@@ -38,6 +38,9 @@ type plan struct {
 	Single     bool  // and with only one id mapped in it
 	Remap      bool  // and with UIDs and GIDs; the mounts come as descriptors
 	UIDs, GIDs []IDMap
+	Mounts     []planMount
+	Hosts      []HostEntry
+	Rlimits    []Rlimit
 	Null       [3]bool
 	ResolvConf []byte
 	Filter     *seccomp.Filter // of system calls, or nil

@@ -21,8 +21,10 @@ type setup struct {
 	root    int // the overlay
 	dev     int
 	proc    int
+	userns  int // where the number of user namespaces is limited
 	user    identity
 	given   []int // mounts that the caller made, with Remap
+	sources []int // of the Binds that are still to be made
 
 	mounts int   // made in the image's tree
 	fds    []int // everything opened on the way, closed before the command starts
@@ -247,6 +249,9 @@ func (s *setup) mountEtc() error {
 	if host != "localhost" {
 		hosts += "127.0.1.1\t" + host + "\n"
 	}
+	for _, h := range s.plan.Hosts {
+		hosts += h.Addr.String() + "\t" + h.Name + "\n"
+	}
 	attrs := uint64(attrNosuid | attrNodev | attrNoexec)
 	if s.plan.ReadOnly {
 		attrs |= attrRO
@@ -256,11 +261,18 @@ func (s *setup) mountEtc() error {
 		{"hostname", host + "\n"},
 		{"resolv.conf", string(s.plan.ResolvConf)},
 	} {
+		if s.plan.mountsAt("/etc/" + f.name) {
+			continue
+		}
 		from, err := s.scratchFile("etc/"+f.name, f.content)
 		if err != nil {
 			return err
 		}
 		at, err := s.keep(s.image().open("/etc/"+f.name, wantFile))
+		if errors.Is(err, unix.EROFS) {
+			s.explain("degraded: no /etc/%s, a read-only mount without one is there", f.name)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -351,17 +363,23 @@ func (s *setup) proveRoot() error {
 	if is.Dev != want.Dev || is.Ino != want.Ino {
 		return errors.New("/ is not the image's root")
 	}
-	fd, err := unix.Openat(s.proc, "1/mountinfo", unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	info, err := s.mountinfo()
 	if err != nil {
 		return err
+	}
+	return proveMounts(info, s.mounts)
+}
+
+// mountinfo lists the mounts that process 1 can reach.
+func (s *setup) mountinfo() (string, error) {
+	fd, err := unix.Openat(s.proc, "1/mountinfo", unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
 	}
 	f := os.NewFile(uintptr(fd), "mountinfo")
 	defer f.Close()
 	b, err := io.ReadAll(f)
-	if err != nil {
-		return err
-	}
-	return proveMounts(string(b), s.mounts)
+	return string(b), err
 }
 
 // proveMounts wants exactly n mounts in mountinfo, one of them at "/".

@@ -58,6 +58,10 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	b := &box{plan: p, explain: explain, io: io, limits: s.Limits}
+	defer b.closeSources()
+	if err := b.openSources(); err != nil {
+		return Status{}, err
+	}
 	if err := b.makeGroup(); err != nil {
 		return Status{}, err
 	}
@@ -101,6 +105,7 @@ type box struct {
 	ctl     *control
 	limits  Limits
 	group   *cgroup.Group // nil: no limits
+	sources []int         // of the plan's Binds, opened
 }
 
 // start brings up process 1 and hands it the plan.

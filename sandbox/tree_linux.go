@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,9 +33,14 @@ type tree struct {
 	root int
 	// strict refuses symbolic links instead of following them in the tree.
 	strict bool
+	// closed are directories that the walk must not enter.
+	closed []fileID
 	// made is called with each directory or file the walk creates.
 	made func(fd int) error
 }
+
+// fileID says which file a file is.
+type fileID struct{ dev, ino uint64 }
 
 // want says what a walk makes at the end of the path when it is missing.
 type want int
@@ -95,6 +101,10 @@ func (k *walk) run(w want) (int, error) {
 		if err := unix.Fstat(fd, &st); err != nil {
 			unix.Close(fd)
 			return -1, err
+		}
+		if slices.Contains(k.tree.closed, fileID{uint64(st.Dev), st.Ino}) {
+			unix.Close(fd)
+			return -1, errors.New("leads into /proc, /sys or /dev")
 		}
 		switch {
 		case st.Mode&unix.S_IFMT == unix.S_IFLNK:

@@ -51,6 +51,7 @@ var commands = map[string]func([]string){
 			fmt.Println(p, name(os.WriteFile(p, []byte("x"), 0o644)))
 		}
 	},
+	"await":     func(a []string) { await(a[0], a[1]) },
 	"sleep":     func(a []string) { fmt.Println("ready"); time.Sleep(time.Duration(number(a[0])) * time.Millisecond) },
 	"signals":   func([]string) { waitSignal() },
 	"stubborn":  func(a []string) { stubborn(a) },
@@ -74,6 +75,19 @@ var commands = map[string]func([]string){
 	"spin":    func(a []string) { emit(spin(time.Duration(number(a[0])) * time.Millisecond)) },
 	"ls":      func(a []string) { emit(names(a[0])) },
 	"statdir": func(a []string) { statDir(a[0]) },
+}
+
+// await makes a file, waits until somebody removes it, and looks at another.
+func await(signal, then string) {
+	fatal(os.WriteFile(signal, nil, 0o666))
+	for range 1000 {
+		if _, err := os.Stat(signal); err != nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	_, err := os.Stat(then)
+	fmt.Println(name(err))
 }
 
 func emit(v any) {
