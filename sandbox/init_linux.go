@@ -28,20 +28,19 @@ func isInit() bool {
 	return len(os.Args) == 1 && os.Args[0] == initName && os.Getpid() == 1
 }
 
+// Process 1 lives here and never gets to main: what it needs is initialised by
+// now, and most of the program, which it does not need, is not. That halves its
+// start.
 func init() {
 	if isInit() {
-		runtime.LockOSThread() // the command is started from another thread, which then ends
-	}
-}
-
-// Init turns the process into the sandbox's process 1 when Run started it as
-// such, and then does not return. In every other process it returns at once.
-// It must be the first thing main does.
-func Init() {
-	if isInit() {
+		runtime.LockOSThread()  // the command is started from another thread, which then ends
 		syscall.Exit(runInit()) // at once: nothing of the runtime is to be run down here
 	}
 }
+
+// Init is to be the first thing main does, in programs that call Run. Process 1
+// does not come that far.
+func Init() {}
 
 // step is one of the things process 1 does before the command starts. They are
 // run in order and the first error ends the sandbox.
@@ -147,7 +146,9 @@ func closeInherited() error {
 func build(p *plan, files []int, ctl *control) (pid int, err error) {
 	layers := max(len(files)-p.binds(), 0)
 	s := &setup{plan: p, given: files[:layers], sources: files[layers:], fds: files, explain: func(format string, args ...any) {
-		_ = ctl.send(message{Explain: fmt.Sprintf(format, args...)}) // explanations are not worth failing for
+		if p.Explain {
+			_ = ctl.send(message{Explain: fmt.Sprintf(format, args...)}) // explanations are not worth failing for
+		}
 	}}
 	defer s.closeAll()
 	for _, st := range s.steps() {

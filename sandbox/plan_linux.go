@@ -22,6 +22,7 @@ func newPlan(s *Spec) (*plan, error) {
 		Lower: s.Lower, ReadOnly: s.ReadOnly, Args: s.Args, User: s.User,
 		Cwd: s.Cwd, Hostname: s.Hostname, Network: s.Network,
 		Limited: s.Limits != Limits{}, Counted: s.Limits.Pids > 0,
+		Explain: s.Explain != nil,
 	}
 	if err := checkPaths(s); err != nil {
 		return fail("check root filesystem", err)

@@ -46,6 +46,7 @@ type plan struct {
 	Filter     *seccomp.Filter // of system calls, or nil
 	OwnFilter  bool            // and it is not the default one
 	Unconfined bool            // no filter is wanted
+	Explain    bool            // somebody listens to explanations
 }
 
 // message is what goes over the control socket after the plan: signals one
