@@ -69,7 +69,7 @@ func run(args []string, s stdio, lookupEnv func(string) (string, bool), now func
 	}()
 	ctx, stop := a.watchSignals(context.Background())
 	defer stop()
-	root := newRoot(a)
+	root := rootFor(a, args)
 	root.SetArgs(args)
 	root.SetIn(s.In)
 	root.SetOut(s.Out)

@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "write golden files anew")
 // docs/cli holds the help of every command as it is printed.
 func TestGoldenCLIDocs(t *testing.T) {
 	a, _, _ := testApp(nil)
-	root := newRoot(a)
+	root := newRoot(a, commands...)
 	pages := map[string]string{}
 	var top bytes.Buffer
 	if err := rootHelp(root, &top); err != nil {

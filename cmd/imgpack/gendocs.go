@@ -34,7 +34,7 @@ func (a *app) genMan(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	root := newRoot(a)
+	root := newRoot(a, commands...)
 	root.DisableAutoGenTag = true
 	for _, c := range root.Commands() {
 		if c.Long == "" {

@@ -15,7 +15,7 @@ func TestManPages(t *testing.T) {
 	if err := a.genMan(dir); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range newRoot(a).Commands() {
+	for _, c := range newRoot(a, commands...).Commands() {
 		page, err := os.ReadFile(filepath.Join(dir, "imgpack-"+c.Name()+".1"))
 		if c.Hidden || c.Name() == "help" {
 			continue

@@ -24,8 +24,18 @@ const (
 
 var commandGroups = []string{groupCarry, groupExchange, groupLook, groupUse, groupKeep, groupSelf}
 
-// newRoot builds the tree of commands.
-func newRoot(a *app) *cobra.Command {
+// rootFor builds the tree of commands that args need. The flags of all commands
+// take longer to make than an image to be found, so run, which is to start at
+// once, has a tree of its own.
+func rootFor(a *app, args []string) *cobra.Command {
+	if len(args) > 0 && args[0] == "run" {
+		return newRoot(a, newRunCommand)
+	}
+	return newRoot(a, commands...)
+}
+
+// newRoot builds the tree of the listed commands.
+func newRoot(a *app, list ...func(*app) *cobra.Command) *cobra.Command {
 	root := &cobra.Command{
 		Use:                "imgpack",
 		Short:              "carry container images across an air gap",
@@ -48,7 +58,7 @@ func newRoot(a *app) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { _ = help(cmd, a.Out) })
 	root.SetUsageFunc(func(cmd *cobra.Command) error { return help(cmd, a.Err) })
-	for _, add := range commands {
+	for _, add := range list {
 		root.AddCommand(add(a))
 	}
 	h := newHelpCommand(a)

@@ -382,7 +382,7 @@ func TestPanicIsAnError(t *testing.T) {
 
 func TestHelpFitsAScreen(t *testing.T) {
 	a, out, _ := testApp(nil)
-	if err := rootHelp(newRoot(a), a.Out); err != nil {
+	if err := rootHelp(newRoot(a, commands...), a.Out); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
@@ -398,7 +398,7 @@ func TestHelpFitsAScreen(t *testing.T) {
 
 func TestEveryCommandExplainsItself(t *testing.T) {
 	a, _, _ := testApp(nil)
-	for _, c := range newRoot(a).Commands() {
+	for _, c := range newRoot(a, commands...).Commands() {
 		if c.Name() == "help" {
 			continue
 		}
