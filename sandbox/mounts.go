@@ -1,7 +1,5 @@
 package sandbox
 
-import "net/netip"
-
 // MountType says what a Mount shows.
 type MountType string
 
@@ -48,7 +46,7 @@ type Mount struct {
 // HostEntry is a line of /etc/hosts.
 type HostEntry struct {
 	Name string // letters, digits, '-', '.' and '_'
-	Addr netip.Addr
+	Addr string // an IP address, as text: package netip would hold up every start of process 1
 }
 
 // Rlimit is a limit that each process has, as setrlimit(2) says.

@@ -5,7 +5,6 @@ package sandbox
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -434,13 +433,13 @@ func TestMountsWithIDMap(t *testing.T) {
 func TestHosts(t *testing.T) {
 	im := newImage(t)
 	s := im.spec("read", "/etc/hosts")
-	s.Hosts = []HostEntry{{"db", netip.MustParseAddr("10.0.0.5")}, {"six.example", netip.MustParseAddr("fe80::1")}}
+	s.Hosts = []HostEntry{{"db", "10.0.0.5"}, {"six.example", "fe80::1"}}
 	if r := good(t, s); !strings.HasSuffix(r.out, "\n10.0.0.5\tdb\nfe80::1\tsix.example\n") {
 		t.Errorf("%q", r.out)
 	}
 	for _, h := range []HostEntry{
-		{"", netip.MustParseAddr("10.0.0.5")}, {"a\nb", netip.MustParseAddr("10.0.0.5")}, {"a b", netip.MustParseAddr("10.0.0.5")},
-		{"db", netip.Addr{}}, {"db", netip.MustParseAddr("fe80::1").WithZone("x\n1.2.3.4 evil")},
+		{"", "10.0.0.5"}, {"a\nb", "10.0.0.5"}, {"a b", "10.0.0.5"},
+		{"db", ""}, {"db", "fe80::1%x\n1.2.3.4 evil"},
 	} {
 		s.Hosts = []HostEntry{h}
 		wantStart(t, run(t, s), CodeStart)

@@ -133,8 +133,8 @@ func (p *plan) setHosts(hosts []HostEntry) error {
 		if h.Name == "" || len(h.Name) > maxHostName || strings.Trim(h.Name, hostChars) != "" {
 			return fmt.Errorf("%s is no host name", clip(h.Name))
 		}
-		if !h.Addr.IsValid() || h.Addr.Zone() != "" {
-			return fmt.Errorf("%s has no address", clip(h.Name))
+		if h.Addr == "" || len(h.Addr) > maxAddr || strings.Trim(h.Addr, addrChars) != "" {
+			return fmt.Errorf("%s is no address for %s", clip(h.Addr), clip(h.Name))
 		}
 	}
 	p.Hosts = hosts
@@ -144,6 +144,8 @@ func (p *plan) setHosts(hosts []HostEntry) error {
 const (
 	maxHosts    = 1000 // resolvers read the file for each name
 	maxHostName = 253  // of DNS
+	maxAddr     = 45   // an IPv4 address in the longest form of IPv6
+	addrChars   = "0123456789abcdefABCDEF:."
 	hostChars   = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
 )
 

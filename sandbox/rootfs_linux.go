@@ -250,7 +250,7 @@ func (s *setup) mountEtc() error {
 		hosts += "127.0.1.1\t" + host + "\n"
 	}
 	for _, h := range s.plan.Hosts {
-		hosts += h.Addr.String() + "\t" + h.Name + "\n"
+		hosts += h.Addr + "\t" + h.Name + "\n"
 	}
 	attrs := uint64(attrNosuid | attrNodev | attrNoexec)
 	if s.plan.ReadOnly {
