@@ -21,11 +21,7 @@ func (m *tarMember) sparseParts() []extent {
 	if len(parts) == 1 && parts[0] == (extent{0, r.size}) {
 		return nil
 	}
-	if len(parts) == 0 || parts[len(parts)-1].end < r.size {
-		// A hole at the end is known by an empty part after it.
-		parts = append(parts[:len(parts):len(parts)], extent{r.size, r.size})
-	}
-	return parts
+	return withEnd(parts, r.size)
 }
 
 // The records of GNU's sparse format 1.0 (GNU tar manual, "Storing Sparse
@@ -78,7 +74,7 @@ func (x *tarWriter) sparse(h *tar.Header, parts []extent, content io.Reader) err
 func (x *tarWriter) parts(parts []extent, content io.Reader) error {
 	pos := int64(0)
 	for _, p := range parts {
-		if err := x.copy(io.Discard, content, p.at-pos); err != nil {
+		if err := x.pass(content, pos, p.at); err != nil {
 			return err
 		}
 		if err := x.copy(x.out, content, p.end-p.at); err != nil {
@@ -87,6 +83,15 @@ func (x *tarWriter) parts(parts []extent, content io.Reader) error {
 		pos = p.end
 	}
 	return nil
+}
+
+// pass goes over a hole.
+func (x *tarWriter) pass(content io.Reader, from, to int64) error {
+	if s, ok := content.(io.Seeker); ok {
+		_, err := s.Seek(to, io.SeekStart)
+		return err
+	}
+	return x.copy(io.Discard, content, to-from)
 }
 
 // sparseList is the list of parts as it is stored: numbers, each on a line, in

@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -196,6 +197,7 @@ type parts struct {
 	list []extent
 	pos  int64
 	gap  int64 // holes shorter than that are none
+	most int   // parts that are told apart; 0 means maxParts
 }
 
 // add looks at the next bytes of the file; all but the last it is given are a
@@ -217,7 +219,7 @@ func (p *parts) part(e extent) {
 		return
 	}
 	p.list = append(p.list, e)
-	for len(p.list) > maxParts {
+	for len(p.list) > cmp.Or(p.most, maxParts) {
 		p.gap *= 2
 		kept := p.list[:1]
 		for _, e := range p.list[1:] {

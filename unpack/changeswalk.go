@@ -1,0 +1,236 @@
+package unpack
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/internal/layertar"
+)
+
+// change is a path that the upper directory speaks of.
+type change struct {
+	path    string
+	up      *diskNode // nil: it is gone
+	below   *diskNode // nil: it is new
+	hidden  bool      // a directory above hides what the image has here
+	opaque  bool      // up is a directory that hides what the image has in it
+	changed bool      // both are there and differ, or it hides
+}
+
+// walk visits what the upper directory holds and hides, parents first, names
+// in byte order. The top is visited too.
+func (c *Changes) walk(ctx context.Context, visit func(*change) error) error {
+	if c.upper < 0 {
+		return nil
+	}
+	below, err := c.node(".")
+	if err != nil {
+		return err
+	}
+	up, err := c.lookUpper(".", ".", below)
+	if err != nil || up == nil {
+		return err
+	}
+	up.takeOpaque() // an overlay does not look for it there
+	top := &change{path: ".", up: up, below: below}
+	if top.changed, err = c.topDiffers(up, below); err != nil {
+		return err
+	}
+	if err := visit(top); err != nil {
+		return err
+	}
+	return c.walkDir(ctx, ".", false, visit)
+}
+
+// topDiffers is differs for the top directory, whose times are those of the
+// container's making, and whose attributes the overlay takes from the upper
+// directory.
+func (c *Changes) topDiffers(up, below *diskNode) (bool, error) {
+	if below == nil {
+		return up.st.Mode&0o7777 != 0o755 || up.uid != 0 || up.gid != 0 || len(up.xattrs) > 0, nil
+	}
+	same := *up
+	same.st.Mtim = below.st.Mtim
+	return c.differs(".", &same, below)
+}
+
+// walkDir visits what lies in a directory of the upper one. hidden says that
+// nothing of the image is to be seen in it.
+func (c *Changes) walkDir(ctx context.Context, path string, hidden bool, visit func(*change) error) error {
+	all, leave, err := c.enter(path)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if hidden { // what it hides has gone
+		below, err := c.below.list(path)
+		if err != nil {
+			return err
+		}
+		all = append(all, below...)
+		slices.Sort(all)
+		all = slices.Compact(all)
+	}
+	for _, name := range all {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.walkName(ctx, path, name, hidden, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Changes) walkName(ctx context.Context, parent, name string, hidden bool, visit func(*change) error) error {
+	path := join(parent, name)
+	if len(path) > layertar.MaxPath {
+		return &layertar.Error{Kind: layertar.Limit, Entry: path[:200], Err: errLongPath}
+	}
+	below, err := c.node(path)
+	if err != nil {
+		return err
+	}
+	up, err := c.lookUpper(parent, name, below)
+	if err != nil {
+		return err
+	}
+	ch := &change{path: path, up: up, below: below, hidden: hidden}
+	switch {
+	case up == nil && !hidden: // it went this moment, and may be anything
+		return nil
+	case up == nil || up.kind == layertar.Whiteout:
+		if below == nil {
+			return nil
+		}
+		ch.up = nil
+		return visit(ch)
+	}
+	if up.isDir() && up.takeOpaque() && below.isDir() && !hidden {
+		list, err := c.below.list(path)
+		if err != nil {
+			return err
+		}
+		ch.opaque = len(list) > 0
+	}
+	if ch.changed, err = c.differs(path, up, below); err != nil {
+		return err
+	}
+	if err := visit(ch); err != nil || !up.isDir() {
+		return err
+	}
+	return c.walkDir(ctx, path, hidden && below.isDir() || ch.opaque, visit)
+}
+
+// differs compares what the upper directory and the image have at a path, by
+// all that a layer can say of it. Content is read where all else is equal:
+// what was opened for writing and not written is no change.
+func (c *Changes) differs(path string, up, below *diskNode) (bool, error) {
+	if below == nil || up.kind != below.kind {
+		return true, nil
+	}
+	a, b := &up.st, &below.st
+	symlink := up.kind == layertar.Symlink
+	if up.uid != below.uid || up.gid != below.gid || a.Mtim != b.Mtim || !symlink && a.Mode != b.Mode || up.link != below.link {
+		return true, nil
+	}
+	switch up.kind {
+	case layertar.File:
+		if a.Size != b.Size || a.Nlink > 1 { // an overlay breaks the image's links: these are new
+			return true, nil
+		}
+	case layertar.Dir:
+	default:
+		return a.Rdev != b.Rdev, nil
+	}
+	var err error
+	if below.xattrs, err = c.xattrsBelow(path, below); err != nil {
+		return false, err
+	}
+	if !slices.Equal(up.xattrs, below.xattrs) {
+		return true, nil
+	}
+	if up.kind == layertar.Dir {
+		return false, nil
+	}
+	same, err := c.sameContent(path, up, below)
+	return !same, err
+}
+
+func (c *Changes) xattrsBelow(path string, n *diskNode) ([]layertar.Xattr, error) {
+	fd, err := openBeneath(c.below.layers[n.layer].root, path, unix.O_PATH)
+	if err != nil {
+		return nil, atPath("open", path, err)
+	}
+	defer unix.Close(fd)
+	list, err := c.xattrs(procFD(fd), path)
+	if err == unix.EACCES { // closed to its owner: it had none that he could set
+		return nil, nil
+	}
+	if err != nil {
+		return nil, atPath("read", path, err)
+	}
+	m := &diskNode{xattrs: list}
+	m.takeOpaque()
+	return m.xattrs, nil
+}
+
+// sameContent compares two files of one size.
+func (c *Changes) sameContent(path string, up, below *diskNode) (bool, error) {
+	a, err := c.open(path, up)
+	if err != nil {
+		return false, err
+	}
+	defer a.Close()
+	b, err := c.open(path, below)
+	if err != nil {
+		return false, nil // an ordinary user may not read it, and so cannot tell
+	}
+	defer b.Close()
+	const step = 128 << 10
+	x, y := make([]byte, step), make([]byte, step)
+	for {
+		n, err := io.ReadFull(a, x)
+		m, berr := io.ReadFull(b, y)
+		if !bytes.Equal(x[:n], y[:m]) {
+			return false, nil
+		}
+		if berr == io.EOF || berr == io.ErrUnexpectedEOF {
+			return err == berr, nil
+		}
+		if err != nil || berr != nil {
+			return false, nil
+		}
+	}
+}
+
+// PathChange is a path that a container has changed.
+type PathChange struct {
+	Letter string // as of Change: A, C or D
+	Path   string // without a slash in front; foreign text
+}
+
+// List lists what the container has changed, as docker diff does: parents
+// before what is in them, names in byte order. Of a directory that is gone
+// only itself is listed, of a new one everything in it. A directory is changed
+// if its attributes are, or what it holds. The top is not listed.
+func (c *Changes) List(ctx context.Context) ([]PathChange, error) {
+	var list []PathChange
+	err := c.walk(ctx, func(ch *change) error {
+		switch {
+		case ch.path == ".":
+		case ch.up == nil:
+			list = append(list, PathChange{"D", ch.path})
+		case ch.below == nil:
+			list = append(list, PathChange{"A", ch.path})
+		case ch.changed:
+			list = append(list, PathChange{"C", ch.path})
+		}
+		return nil
+	})
+	return list, contentError(err)
+}
