@@ -50,7 +50,7 @@ var allowed = map[string]struct{ ours, theirs []string }{
 	"unpack": {
 		ours: []string{"manifests", "internal"},
 		theirs: []string{"github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "golang.org/x/sync", "golang.org/x/sys",
-			"github.com/opencontainers/runtime-spec", "github.com/moby/sys/user"},
+			"github.com/opencontainers/runtime-spec", "github.com/moby/sys/user", "github.com/moby/profiles/seccomp"},
 	},
 	"sandbox": {
 		ours:   []string{"sandbox/internal"},

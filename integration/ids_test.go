@@ -3,6 +3,8 @@
 package integration
 
 import (
+	"archive/tar"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -298,6 +300,72 @@ func TestIDsChanged(t *testing.T) {
 	h.uid = 0
 	h.ok("gc")
 	nothingOf(t, h)
+}
+
+// TestIDsKilled: what a killed unpack left, of many owners, the next one clears.
+func TestIDsKilled(t *testing.T) {
+	h := newHost(t).asRanger(rangerUIDs, rangerGIDs)
+	if text := h.fails(9, "unpack", "--ids", "auto", "--uid-map", "0:1:9", "no-such-image", "out"); !strings.Contains(text, "--ids ranges gives") {
+		t.Error(text)
+	}
+	var many []tar.Header
+	for i := range 10_000 {
+		many = append(many, tar.Header{Name: fmt.Sprint("many", i/100, "/", i), Mode: 0o600, Uid: 1 + i, Size: 100})
+	}
+	const ref = "many.tar"
+	ownersImage(t, h.path(ref), many...)
+	for _, as := range []string{"rootfs", "runtime"} {
+		dir := h.path(as)
+		left := filepath.Join(h.dir, "."+as+".imgpack-partial")
+		cmd := h.command("unpack", "--ids", "ranges", "--as", as, ref, as)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for len(foreign(left)) == 0 {
+			if _, err := os.Lstat(dir); err == nil {
+				t.Fatal("it was too fast")
+			}
+			time.Sleep(time.Millisecond)
+		}
+		cmd.Process.Kill()
+		cmd.Wait()
+		f, err := os.Open(left)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(5 * time.Second); unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("its child goes on")
+			}
+		}
+		f.Close()
+		if len(foreign(left)) == 0 {
+			t.Error("nothing of other owners was left")
+		}
+		// What is in directories of other owners cannot be removed with one id.
+		if err := errors.Join(os.Mkdir(left+"/d", 0o755), os.Mkdir(left+"/d/d", 0o755), os.Lchown(left+"/d", 700998, 800997)); err != nil {
+			t.Fatal(err)
+		}
+		if text := h.fails(5, "unpack", "--as", as, ref, as); !strings.Contains(text, "--ids ranges") {
+			t.Error(text)
+		}
+		h.ok("unpack", "--ids", "ranges", "--as", as, ref, as)
+		if _, err := os.Lstat(left); err == nil {
+			t.Error("it is still there")
+		}
+	}
+}
+
+// foreign lists what below a directory belongs to ids of the ranges.
+func foreign(dir string) (names []string) {
+	filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) == nil && st.Uid >= 700000 {
+			names = append(names, path)
+		}
+		return nil
+	})
+	return names
 }
 
 // TestIDsForged: the name of the process in the namespace makes nobody one.

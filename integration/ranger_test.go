@@ -100,12 +100,12 @@ func rangerView(all map[string]string) map[string]string {
 }
 
 // ownersImage is a docker archive of one layer with all kinds of owners.
-func ownersImage(t *testing.T, path string) {
+func ownersImage(t *testing.T, path string, more ...tar.Header) {
 	t.Helper()
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	capability := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // net_raw
-	for _, f := range []tar.Header{
+	for _, f := range append([]tar.Header{
 		{Name: "d/", Mode: 0o2750, Uid: 999, Gid: 998, Typeflag: tar.TypeDir},
 		{Name: "d/closed/", Mode: 0, Uid: 999, Gid: 998, Typeflag: tar.TypeDir},
 		{Name: "d/closed/f", Mode: 0, Uid: 5, Gid: 6},
@@ -116,7 +116,7 @@ func ownersImage(t *testing.T, path string) {
 		{Name: "last", Mode: 0o600, Uid: 65536, Gid: 65536},
 		{Name: "outside", Mode: 0o600, Uid: 65537, Gid: 0},
 		{Name: "group-outside", Mode: 0o600, Uid: 5, Gid: 65537},
-	} {
+	}, more...) {
 		f.ModTime, f.Format = time.Unix(1_700_000_000, 0), tar.FormatPAX
 		if err := w.WriteHeader(&f); err != nil {
 			t.Fatal(err)

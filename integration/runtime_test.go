@@ -85,17 +85,18 @@ func (h *host) runBundle(t *testing.T, runtime, bundle string) result {
 }
 
 // TestRuntimeBundles runs images under runc and crun as unpack leaves them: as
-// root, as an ordinary user, and with mapped owners.
+// root, as an ordinary user with one id and with ranges, and with mapped owners.
 func TestRuntimeBundles(t *testing.T) {
 	need(t, "runc", "crun", "setpriv")
 	for _, who := range []struct {
 		name string
 		uid  uint32
-		maps []string
+		args []string
 		ids  string // that the second command tells
 	}{
 		{"root", 0, nil, "uid=100(redis) gid=101(redis) groups=101(redis)\n/data\n0 0 4294967295"},
 		{"ordinary user", 65534, nil, "uid=0(root) gid=0(root) groups=0(root)\n/data\n0 65534 1"},
+		{"ranges", rangerID, []string{"--ids", "ranges"}, "uid=100(redis) gid=101(redis) groups=101(redis)\n/data\n0 4321 1 1 700000 65536"},
 		{"mapped", 0, []string{"--uid-map", "0:100000:65536"}, "uid=100(redis) gid=101(redis) groups=101(redis)\n/data\n0 100000 65536"},
 	} {
 		t.Run(who.name, func(t *testing.T) {
@@ -103,23 +104,27 @@ func TestRuntimeBundles(t *testing.T) {
 			if err := os.Chmod(h.dir, 0o755); err != nil { // mapped ids have to get there
 				t.Fatal(err)
 			}
-			if who.uid != 0 {
+			switch who.uid {
+			case 0:
+			case rangerID:
+				h.asRanger(rangerUIDs, rangerGIDs)
+			default:
 				h.asUser(who.uid)
 			}
 			api, redis := pick(t, "api:v2"), pick(t, "redis:1")
 			for dir, ref := range map[string]string{"api": api, "redis": redis} {
 				h.ok("pull", ref)
-				h.ok(append(append([]string{"unpack", "--as", "runtime"}, who.maps...), ref, dir)...)
+				h.ok(append(append([]string{"unpack", "--as", "runtime"}, who.args...), ref, dir)...)
 			}
 			for _, runtime := range []string{"runc", "crun"} {
 				if r := h.runBundle(t, runtime, h.path("api")); r.code != 0 || r.stderr != "" {
 					t.Errorf("%s: the image's own command: %d %s%s", runtime, r.code, r.stdout, r.stderr)
 				}
 			}
-			withArgs(t, h.path("redis"), "sh", "-c", "id; pwd; echo $(cat /proc/self/uid_map); hostname; cat /proc/net/dev | tail -n +3 | cut -d: -f1; echo x > /tmp/x && exit 42")
+			withArgs(t, h.path("redis"), "sh", "-c", "id; pwd; echo $(cat /proc/self/uid_map); hostname; cat /proc/net/dev | tail -n +3 | cut -d: -f1; grep ^Seccomp: /proc/self/status; unshare -r true 2>&1 | grep -o 'Operation not permitted'; echo x > /tmp/x && exit 42")
 			for _, runtime := range []string{"runc", "crun"} {
 				r := h.runBundle(t, runtime, h.path("redis"))
-				if want := who.ids + "\nlocalhost\n    lo\n"; r.code != 42 || r.stdout != want {
+				if want := who.ids + "\nlocalhost\n    lo\nSeccomp:\t2\nOperation not permitted\n"; r.code != 42 || r.stdout != want {
 					t.Errorf("%s: %d %q, want %q\n%s", runtime, r.code, r.stdout, want, r.stderr)
 				}
 			}
@@ -150,7 +155,11 @@ func TestRunMapsIDs(t *testing.T) {
 	user := newHost(t).asUser(65534)
 	user.ok("pull", ref)
 	user.fails(9, "run", "--uid-map", "0:100000:1000", ref)
-	user.fails(9, "unpack", "--uid-map", "0:100000:1000", ref, "out")
+	for _, ids := range []string{"one", "auto"} {
+		if text := user.fails(9, "unpack", "--ids", ids, "--uid-map", "0:100000:1000", "no-such-image", "out"); !strings.Contains(text, "--ids ranges gives") {
+			t.Errorf("--ids %s: %s", ids, text)
+		}
+	}
 	h.fails(2, "unpack", "--uid-map", "0:100000:50", ref, "out")
 	h.fails(2, "unpack", "--uid-map", "0:100000", ref, "out")
 	h.fails(125, "run", "--uid-map", "0:100000:50", ref)

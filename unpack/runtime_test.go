@@ -141,6 +141,16 @@ func TestRuntimeBundle(t *testing.T) {
 	if ordinary := os.Geteuid() != 0; userns != ordinary || (spec.Linux.Resources == nil) != ordinary {
 		t.Errorf("%+v", spec.Linux)
 	}
+	calls := map[string]specs.LinuxSeccompAction{}
+	for _, c := range spec.Linux.Seccomp.Syscalls {
+		for _, name := range c.Names {
+			calls[name] = c.Action
+		}
+	}
+	if f := spec.Linux.Seccomp; f.DefaultAction != specs.ActErrno || f.DefaultErrnoRet != nil || len(f.Architectures) == 0 ||
+		calls["read"] != specs.ActAllow || calls["chroot"] != specs.ActAllow || calls["mount"] != "" || calls["bpf"] != "" || calls["clone3"] != specs.ActErrno {
+		t.Errorf("filter %+v", f)
+	}
 	if _, err := WriteRuntime(context.Background(), fixtures.NewBlobs(), &manifests.Image{}, dir, Options{}); err == nil {
 		t.Error("a full directory is no conflict")
 	}

@@ -9,14 +9,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 )
 
-// specVersion is the least that has all we say; runtimes refuse what they do
-// not know.
+// specVersion is the least that has all we say but errors other than EPERM of
+// refused system calls, which runtimes know for longer than its successor. They
+// refuse versions that they do not know.
 const specVersion = "1.0.2"
 
 // converter makes a runtime's config of an image's (OCI image specification,
@@ -59,7 +61,7 @@ func (c *converter) spec() (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &specs.Spec{
+	s := &specs.Spec{
 		Version:     specVersion,
 		Process:     process,
 		Root:        &specs.Root{Path: rootfsName},
@@ -67,7 +69,24 @@ func (c *converter) spec() (*specs.Spec, error) {
 		Mounts:      append(c.mounts(), volumes...),
 		Annotations: c.annotations(),
 		Linux:       c.linux(),
-	}, nil
+	}
+	if err := filterCalls(s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// filterCalls has the runtime refuse the system calls that docker refuses, for
+// these capabilities and the machine at hand. Input can still be pushed into a
+// terminal that the process is given (TIOCSTI): the form has no way to say all
+// but two of a call's values.
+func filterCalls(s *specs.Spec) (err error) {
+	s.Linux.Seccomp, err = seccomp.GetDefaultProfile(s)
+	if err != nil {
+		return fmt.Errorf("filter of system calls: %w", err)
+	}
+	s.Linux.Seccomp.DefaultErrnoRet = nil // EPERM is what it is anyway
+	return nil
 }
 
 func (c *converter) process() (*specs.Process, error) {

@@ -159,7 +159,7 @@ func createOutput(target string) (*output, error) {
 		}
 		if err != nil { // left by a killed run
 			if err := (&output{w, target}).end(); err != nil {
-				return nil, err
+				return nil, fmt.Errorf("remove what a killed run left: %w", err)
 			}
 			continue
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/imgpack/imgpack/archive"
+	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 	"github.com/imgpack/imgpack/unpack"
@@ -116,7 +118,7 @@ func (o *unpackOptions) run(ctx context.Context, a *app, args []string) error {
 	}))
 	p.end()
 	if err != nil {
-		return &failure{Op: "unpack", Subject: args[0], Message: fmt.Sprintf("cannot unpack %s to %s", printable(args[0]), quote.Clean(args[1])), Hint: unpackHint(err), Err: err}
+		return &failure{Op: "unpack", Subject: args[0], Message: fmt.Sprintf("cannot unpack %s to %s", printable(args[0]), quote.Clean(args[1])), Hint: unpackHint(err, args[1]), Err: err}
 	}
 	doc := unpackDoc{
 		envelope: kind("unpack"), Ref: refOf(f.Root), Digest: img.Descriptor.Digest, Dir: args[1], As: o.as,
@@ -149,14 +151,21 @@ func (a *app) layerStore() (*unpack.LayerStore, error) {
 	return unpack.NewLayerStore(a.layerDir(store)), nil
 }
 
-func unpackHint(err error) string {
+func unpackHint(err error, dir string) string {
 	switch {
+	case codeOf(err) == codeDenied && isThere(atomicfile.TempPath(filepath.Clean(dir))):
+		return "it may be of other ids; the same command with --ids ranges clears it"
 	case codeOf(err) == codeConflict:
 		return "directories are never merged or replaced; name a new one"
 	case is[*unpack.UnmappedError](err):
 		return "--uid-map and --gid-map need a range with it"
 	}
 	return limitHint(err)
+}
+
+func isThere(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 func (o *unpackOptions) show(a *app, r manifests.Root, d unpackDoc) error {
