@@ -3,6 +3,7 @@ package unpack
 import (
 	"cmp"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -20,12 +21,20 @@ type budget struct {
 	written atomic.Int64
 	memory  int64 // most that held may be
 	held    atomic.Int64
+
+	early   int // as fd, for syncs that come early
+	syncing atomic.Bool
+	syncs   sync.WaitGroup
 }
 
 const (
 	// spaceStep is how many bytes are written between two looks at the space
 	// that is left.
 	spaceStep = 256 << 20
+	// syncStep is how many bytes are written between two times that what is
+	// there is sent to the disk, beside further work. The sync before the
+	// layers are moved to their places then has little left to wait for.
+	syncStep = 64 << 20
 	// spaceReserve is left free: a file system filled to the last byte harms
 	// more than this program.
 	spaceReserve = 16 << 20
@@ -54,6 +63,7 @@ func (b *budget) remember(path string) error {
 }
 
 // newBudget refuses what cannot fit: need is the least that will be written.
+// The budget must be closed.
 func newBudget(fd int, o Options, need int64) (*budget, error) {
 	b := &budget{fd: fd, dirs: maxOpenDirs, items: maxItems, memory: cmp.Or(o.Memory, DefaultMemory)}
 	var lim unix.Rlimit
@@ -65,7 +75,34 @@ func newBudget(fd int, o Options, need int64) (*budget, error) {
 	if err := atomicfile.CheckSpace(fd, need); err != nil {
 		return nil, fmt.Errorf("unpack: %w", err)
 	}
+	var err error
+	b.early, err = retry(func() (int, error) {
+		return unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("unpack: %w", err)
+	}
 	return b, nil
+}
+
+// close waits for early syncs. Nothing may be spent any more; nil is closed.
+func (b *budget) close() error {
+	if b == nil {
+		return nil
+	}
+	b.syncs.Wait()
+	return unix.Close(b.early)
+}
+
+// syncEarly begins a sync, unless one is under way. Its error is no loss: the
+// kernel tells each open descriptor, and the last sync has another.
+func (b *budget) syncEarly() {
+	if b.syncing.CompareAndSwap(false, true) {
+		b.syncs.Go(func() {
+			syncTree(b.early)
+			b.syncing.Store(false)
+		})
+	}
 }
 
 // full tells whether ENOSPC means the file system.
@@ -77,6 +114,9 @@ func (b *budget) full() bool {
 // spend counts n bytes about to be written.
 func (b *budget) spend(n int64) error {
 	after := b.written.Add(n)
+	if after/syncStep != (after-n)/syncStep {
+		b.syncEarly()
+	}
 	if after/spaceStep == (after-n)/spaceStep {
 		return nil
 	}

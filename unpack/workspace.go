@@ -69,8 +69,8 @@ func (w *workspace) own() error {
 
 // end removes the directory.
 func (w *workspace) end() error {
-	err := removePath(w.dir)
-	return errors.Join(err, unix.Close(w.fd))
+	err := w.budget.close()
+	return errors.Join(err, removePath(w.dir), unix.Close(w.fd))
 }
 
 // begin makes a workspace in the store, and removes those of killed runs.
