@@ -127,7 +127,8 @@ func forkLimits(limits []Rlimit) (out []forkLimit) {
 		out = append(out, forkLimit{unix.RLIMIT_NOFILE, startlimit.Nofile})
 	}
 	for _, l := range limits {
-		out = append(out, forkLimit{uintptr(rlimits[l.Name]), [2]uint64{l.Soft, l.Hard}})
+		resource, _ := l.number()
+		out = append(out, forkLimit{uintptr(resource), [2]uint64{l.Soft, l.Hard}})
 	}
 	return out
 }

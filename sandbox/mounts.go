@@ -57,3 +57,11 @@ type Rlimit struct {
 
 // Unlimited as a value of Rlimit is no limit.
 const Unlimited = ^uint64(0)
+
+// RlimitNames lists what Rlimit.Name may be, in alphabetical order.
+func RlimitNames() []string {
+	return []string{
+		"core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice",
+		"nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+	}
+}

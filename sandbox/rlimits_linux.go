@@ -10,19 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rlimits are the limits that docker knows, too.
-var rlimits = map[string]int{
-	"core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA, "fsize": unix.RLIMIT_FSIZE,
-	"locks": unix.RLIMIT_LOCKS, "memlock": unix.RLIMIT_MEMLOCK, "msgqueue": unix.RLIMIT_MSGQUEUE, "nice": unix.RLIMIT_NICE,
-	"nofile": unix.RLIMIT_NOFILE, "nproc": unix.RLIMIT_NPROC, "rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO,
-	"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
+// number is that of setrlimit(2).
+func (l *Rlimit) number() (n int, ok bool) {
+	numbers := [...]int{ // of RlimitNames
+		unix.RLIMIT_CORE, unix.RLIMIT_CPU, unix.RLIMIT_DATA, unix.RLIMIT_FSIZE, unix.RLIMIT_LOCKS,
+		unix.RLIMIT_MEMLOCK, unix.RLIMIT_MSGQUEUE, unix.RLIMIT_NICE, unix.RLIMIT_NOFILE, unix.RLIMIT_NPROC,
+		unix.RLIMIT_RSS, unix.RLIMIT_RTPRIO, unix.RLIMIT_RTTIME, unix.RLIMIT_SIGPENDING, unix.RLIMIT_STACK,
+	}
+	i := slices.Index(RlimitNames(), l.Name)
+	if i < 0 {
+		return 0, false
+	}
+	return numbers[i], true
 }
 
 // setRlimits checks limits of processes.
 func (p *plan) setRlimits(limits []Rlimit) error {
 	seen := map[string]bool{}
 	for _, l := range limits {
-		_, known := rlimits[l.Name]
+		_, known := l.number()
 		switch {
 		case !known:
 			return fmt.Errorf("no limit %s", clip(l.Name))
@@ -47,7 +53,7 @@ func (p *plan) limits(name string) bool {
 func (b *box) raiseRlimits() error {
 	for _, l := range b.plan.Rlimits {
 		var is unix.Rlimit
-		resource := rlimits[l.Name]
+		resource, _ := l.number()
 		err := unix.Prlimit(b.proc.Pid, resource, nil, &is)
 		if err == nil && l.Hard <= is.Max {
 			continue

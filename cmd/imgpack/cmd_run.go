@@ -33,6 +33,9 @@ type runOptions struct {
 	explain     bool
 	timeout     time.Duration
 	resources   resourceFlags
+	mounts      mountFlags
+	hosts       []string
+	ulimits     []string
 	limits      limitsFlag
 }
 
@@ -56,7 +59,9 @@ func (o *runOptions) add(fs *pflag.FlagSet) {
 		o.maps.add(fs)
 		fs.StringVar(&o.hostname, "hostname", "", "host `NAME` in the sandbox (default: localhost)")
 		fs.StringVar(&o.network, "network", "none", "none (loopback only) or host")
-		fs.BoolVar(&o.readOnly, "read-only", false, "make the root file system read-only")
+		fs.StringArrayVar(&o.hosts, "add-host", nil, "a line for /etc/hosts: `NAME:IP` (repeatable)")
+		o.mounts.add(fs)
+		fs.BoolVar(&o.readOnly, "read-only", false, "make the root file system read-only, but for mounts and the image's volumes")
 		fs.StringSliceVar(&o.capAdd, "cap-add", nil, "keep `CAPABILITY` too")
 		fs.StringSliceVar(&o.capDrop, "cap-drop", nil, "drop `CAPABILITY`, or ALL")
 		o.security.add(fs)
@@ -64,6 +69,9 @@ func (o *runOptions) add(fs *pflag.FlagSet) {
 		fs.BoolVar(&o.remove, "rm", false, "as with docker; nothing is ever kept")
 	})
 	group(fs, groupResources, o.resources.add)
+	group(fs, groupResources, func(fs *pflag.FlagSet) {
+		fs.StringArrayVar(&o.ulimits, "ulimit", nil, "limit each process: `NAME=SOFT[:HARD]`, such as nofile=1024:4096, -1 for none (repeatable)")
+	})
 	o.limits.add(fs)
 }
 
@@ -76,6 +84,7 @@ func newRunCommand(a *app) *cobra.Command {
 			"imgpack run -e DEBUG=1 --read-only site.imgpack//shop/api:2 /bin/api --version\n" +
 			"imgpack run --explain --timeout 30s redis:7.4\n" +
 			"imgpack run --memory 512m --cpus 1.5 --pids-limit 200 redis:7.4\n" +
+			"imgpack run --read-only --tmpfs /tmp -v ./conf:/etc/nginx/conf.d:ro nginx:1.27\n" +
 			"imgpack run --uid-map 0:100000:65536 nginx:1.27",
 		exits:    []int{codeUnsupported, codeTimedOut, codeRun, codeNotRunnable, codeNoCommand, codeKilled},
 		complete: a.completeOneImage,
@@ -109,6 +118,7 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 	if err := o.process.fill(a, &spec, img, args[1:]); err != nil {
 		return &failure{Op: "run", Subject: args[0], Err: err}
 	}
+	spec.Mounts = addVolumes(a, spec.Mounts, img.Config.Config.Volumes)
 	rootfs, err := a.unpackLayers(ctx, f.Source, img, o.limits)
 	if err != nil {
 		return &failure{Op: "run", Subject: args[0], Message: "cannot unpack " + printable(args[0]), Hint: limitHint(err), Err: err}
@@ -135,6 +145,15 @@ func (o *runOptions) sandbox(a *app) (sandbox.Spec, error) {
 	}
 	var err error
 	if spec.Limits, err = o.resources.limits(); err != nil {
+		return spec, err
+	}
+	if spec.Mounts, err = o.mounts.parse(); err != nil {
+		return spec, err
+	}
+	if spec.Hosts, err = each(o.hosts, parseHost); err != nil {
+		return spec, err
+	}
+	if spec.Rlimits, err = each(o.ulimits, parseUlimit); err != nil {
 		return spec, err
 	}
 	caps, err := capabilities(o.capAdd, o.capDrop)

@@ -99,6 +99,8 @@ var flagWords = map[string][]cobra.Completion{
 	"ignore":   ignorable(),
 	"ids":      {idsAuto, idsRanges, idsOne},
 	"raw":      {"manifest", "config", "index"},
+	"mount":    {"type=bind,source=", "type=tmpfs,target="},
+	"ulimit":   {"nofile=", "nproc=", "core=", "memlock=", "stack=", "fsize=", "cpu="},
 }
 
 // commandWords are flagWords of flags that differ between commands.
@@ -115,8 +117,14 @@ func completeFlags(cmd *cobra.Command) {
 		if words == nil {
 			words = commandWords[cmd.Name()+" "+f.Name]
 		}
-		if words != nil { // the flag is there and new: it cannot fail
-			_ = cmd.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+		if words == nil {
+			return
 		}
+		directive := cobra.ShellCompDirectiveNoFileComp
+		if strings.HasSuffix(words[0], "=") {
+			directive |= cobra.ShellCompDirectiveNoSpace // more is to be typed
+		}
+		// The flag is there and new: it cannot fail.
+		_ = cmd.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(words, directive))
 	})
 }

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
@@ -137,16 +137,38 @@ func readEnvFile(name string) ([]string, error) {
 	if len(raw) > maxEnvFile {
 		return nil, usagef("%s is longer than %d bytes", quote.Clean(name), maxEnvFile)
 	}
-	var out []string
-	lines := bufio.NewScanner(bytes.NewReader(raw))
-	lines.Buffer(nil, maxEnvFile+1)
-	for lines.Scan() {
-		line := strings.TrimLeft(lines.Text(), " \t")
-		if line != "" && line[0] != '#' {
-			out = append(out, line)
-		}
+	out, err := parseEnvFile(string(raw))
+	if err != nil {
+		return nil, usagef("%s: %v", quote.Clean(name), err)
 	}
-	return out, lines.Err()
+	return out, nil
+}
+
+// parseEnvFile reads lines of NAME=VALUE, or NAME, among comments, as docker
+// does: nothing is quoted, and what follows the = is the value to the end of
+// the line.
+func parseEnvFile(text string) (out []string, err error) {
+	text = strings.TrimPrefix(text, "\ufeff") // as editors of Windows put there
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+		line = strings.TrimLeft(line, " \t")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		name, _, _ := strings.Cut(line, "=")
+		switch {
+		case !utf8.ValidString(line):
+			return nil, fmt.Errorf("line %d is not UTF-8", n)
+		case name == "":
+			return nil, fmt.Errorf("line %d has no name", n)
+		case strings.ContainsFunc(name, unicode.IsSpace):
+			return nil, fmt.Errorf("line %d: the name %s has a space in it", n, quote.Text(name))
+		}
+		out = append(out, line)
+	}
+	return out, nil
 }
 
 // capabilities are the sandbox's usual ones with some added and some dropped;

@@ -142,7 +142,7 @@ var absent = map[string]string{
 	"cp":      "imgpack keeps no containers; imgpack unpack IMAGE DIR gives an image's files",
 	"exec":    "imgpack keeps no containers; imgpack run IMAGE COMMAND starts one",
 	"network": "imgpack run gives a container no network, or the host's with --network host",
-	"volume":  "imgpack keeps no volumes",
+	"volume":  "imgpack keeps no volumes; imgpack run -v DIR:PLACE shows a directory of this machine",
 	"copy":    "did you mean push (to a registry), save (to a file) or pull (into the store)?",
 	"add":     "did you mean pack? it takes bundles among its sources",
 	"apply":   "did you mean pack? pack base.imgpack delta.imgpack -o full.imgpack applies a delta",
@@ -217,7 +217,6 @@ var foreignFlags = map[string]string{
 	"arch":                 "did you mean --platform?",
 	"net":                  "did you mean --network?",
 	"detach":               "imgpack run stays in the foreground",
-	"volume":               "imgpack run mounts no directories of the host yet",
 	"publish":              "imgpack run publishes no ports",
 	"privileged":           "imgpack run has no privileged mode",
 	"tty":                  "imgpack run gives no terminal of its own yet; leave out -t",
@@ -241,7 +240,6 @@ var foreignFlags = map[string]string{
 var foreignShorthands = map[string]string{
 	"o": "this command prints its result; --json or --format sets the shape",
 	"t": "imgpack run gives no terminal of its own yet; leave out -t",
-	"v": "imgpack run mounts no directories of the host yet; --verbose says more",
 	"d": "imgpack run stays in the foreground",
 	"p": "imgpack run publishes no ports",
 }

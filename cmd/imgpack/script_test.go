@@ -114,7 +114,10 @@ func scriptFixture(ts *testscript.TestScript, neg bool, args []string) {
 	case "hostile":
 		ts.Check(b.SaveLayout(path, hostileRoots(b)...))
 	case "program":
-		ts.Check(b.SaveLayout(path, fixtures.Root("example.com/prog:1", programImage(ts, b))))
+		ts.Check(b.SaveLayout(path, fixtures.Root("example.com/prog:1", programImage(ts, b, nil))))
+	case "volumes":
+		d := programImage(ts, b, map[string]struct{}{"/work/of-image": {}, "/vol": {}, "/": {}, "/proc/sys": {}, "relative": {}})
+		ts.Check(b.SaveLayout(path, fixtures.Root("example.com/volumes:1", d)))
 	default:
 		if versions, ok := strings.CutPrefix(args[0], "series"); ok {
 			scriptSeries(ts, versions, path)
@@ -168,7 +171,7 @@ func hostileRoots(b *fixtures.Blobs) []manifests.Root {
 
 // programImage holds testdata/program as /bin/static: a program that needs no
 // libraries.
-func programImage(ts *testscript.TestScript, b *fixtures.Blobs) ocispec.Descriptor {
+func programImage(ts *testscript.TestScript, b *fixtures.Blobs, volumes map[string]struct{}) ocispec.Descriptor {
 	exe := filepath.Join(ts.Getenv("WORK"), "static")
 	build := exec.Command("go", "build", "-o", exe, "./testdata/program")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -178,11 +181,11 @@ func programImage(ts *testscript.TestScript, b *fixtures.Blobs) ocispec.Descript
 	raw, err := os.ReadFile(exe)
 	ts.Check(err)
 	return b.Image(fixtures.ImageSpec{
-		Config: ocispec.ImageConfig{Entrypoint: []string{"/bin/static"}, Cmd: []string{"echo", "from", "cmd"}, Env: []string{"A=image", "LEAK", "PATH=/bin"}, WorkingDir: "/work"},
+		Config: ocispec.ImageConfig{Entrypoint: []string{"/bin/static"}, Cmd: []string{"echo", "from", "cmd"}, Env: []string{"A=image", "LEAK", "PATH=/bin"}, WorkingDir: "/work", Volumes: volumes},
 		Layers: []fixtures.LayerSpec{{Compression: manifests.Uncompressed, Files: []fixtures.File{
 			{Name: "bin/"}, {Name: "bin/static", Body: string(raw), Mode: 0o755}, {Name: "bin/data", Body: "not a program", Mode: 0o644},
 			{Name: "etc/"}, {Name: "etc/passwd", Body: "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"}, {Name: "etc/group", Body: "root:x:0:\n"},
-			{Name: "work/"},
+			{Name: "work/"}, {Name: "work/of-image/"},
 		}}},
 	})
 }

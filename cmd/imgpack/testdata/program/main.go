@@ -26,6 +26,13 @@ func main() {
 		fmt.Println(dir)
 	case "cat":
 		_, _ = io.Copy(os.Stdout, os.Stdin)
+	case "read":
+		b, err := os.ReadFile(args[1])
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		_, _ = os.Stdout.Write(b)
 	case "write":
 		if err := os.WriteFile(args[1], []byte("x"), 0o644); err != nil {
 			fmt.Println(err)
