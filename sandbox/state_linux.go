@@ -140,8 +140,8 @@ func clearStale(root *os.Root) (n int, err error) {
 			continue
 		}
 		f, err := lockDir(root, e.Name(), unix.LOCK_EX|unix.LOCK_NB)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			continue // its run is alive
+		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, fs.ErrNotExist) {
+			continue // its run is alive, or has just removed it
 		}
 		if err != nil {
 			return n, err
