@@ -74,7 +74,7 @@ var commands = []func(*app) *cobra.Command{
 	newImagesCommand, newTreeCommand, newInspectCommand, newHistoryCommand, newDiffCommand,
 	newUnpackCommand, newExportCommand, newRunCommand,
 	newTagCommand, newRmiCommand, newGCCommand,
-	newVersionCommand, newCompletionCommand,
+	newDoctorCommand, newVersionCommand, newCompletionCommand,
 }
 
 // spec is what a command says of itself.
