@@ -225,7 +225,7 @@ func checkUserFiles(t *testing.T, h *host, _ string) {
 	} {
 		image := h.probeImageOf(fmt.Sprintf("passwd%d", i), ocispec.ImageConfig{Entrypoint: []string{"/bin/probe"}, User: "app"}, passwd)
 		h.run("run", "-u", "0", image, "hello") // unpacks
-		if h.uid != 0 { // others cannot execute what measures
+		if h.uid != 0 {                         // others cannot execute what measures
 			h.fails(125, "run", image, "hello")
 		} else if r, took := measured(t, h.command("run", image, "hello"), ""); r.code != 125 || took.memory > 64<<20 {
 			t.Errorf("%d: exit %d, %d MiB of memory\n%s%s", i, r.code, took.memory>>20, r.stdout, r.stderr)
