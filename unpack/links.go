@@ -44,7 +44,7 @@ func (x *extractor) link(d *cachedDir, e *layertar.Entry, try linkTry) error {
 		}
 	}
 	below := node{}
-	if x.lower != nil {
+	if x.lower != nil && !x.devices[to] { // which hides what is below
 		if below, err = x.lower.look(to); err != nil {
 			return err
 		}

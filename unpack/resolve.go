@@ -34,7 +34,10 @@ const (
 	maxResolved = layertar.MaxPath
 )
 
-var errNotDir = errors.New("its parent is not a directory")
+var (
+	errNotDir  = errors.New("its parent is not a directory")
+	errTooLong = &layertar.Error{Kind: layertar.Limit, Err: fmt.Errorf("it leads to a path longer than %d bytes", maxResolved)}
+)
 
 // follow finds the directory of the tree that name leads to, symlinks
 // followed as if the top of the tree were the root directory, ".." at the top
@@ -52,6 +55,10 @@ func followFast(name string, look func(path string) (node, error), sure func(don
 	absentAt := -1 // depth from which on nothing is there
 	ask := true
 	for links := 0; len(todo) > 0; {
+		if todo[0] == "" || todo[0] == "." {
+			todo = todo[1:]
+			continue
+		}
 		if ask && absentAt < 0 {
 			n := sure(done, todo)
 			done, todo, ask = append(done, todo[:n]...), todo[n:], false
@@ -59,22 +66,19 @@ func followFast(name string, look func(path string) (node, error), sure func(don
 		}
 		part := todo[0]
 		todo = todo[1:]
-		switch part {
-		case "", ".":
-			continue
-		case "..":
+		if part == ".." {
 			done = done[:max(len(done)-1, 0)]
 			if len(done) <= absentAt {
 				absentAt = -1
 			}
 			continue
 		}
-		path := strings.Join(append(done, part), "/")
-		if len(path) > maxResolved {
-			return "", false, &layertar.Error{Kind: layertar.Limit, Err: fmt.Errorf("it leads to a path longer than %d bytes", maxResolved)}
-		}
 		n := node{}
 		if absentAt < 0 {
+			path := strings.Join(append(done, part), "/")
+			if len(path) > maxResolved {
+				return "", false, errTooLong
+			}
 			if n, err = look(path); err != nil {
 				return "", false, err
 			}
@@ -102,7 +106,10 @@ func followFast(name string, look func(path string) (node, error), sure func(don
 	if len(done) == 0 {
 		return ".", absentAt >= 0, nil
 	}
-	return strings.Join(done, "/"), absentAt >= 0, nil
+	if resolved = strings.Join(done, "/"); len(resolved) > maxResolved {
+		return "", false, errTooLong
+	}
+	return resolved, absentAt >= 0, nil
 }
 
 // dirCache keeps directories open by the name an entry gave them.
@@ -164,8 +171,8 @@ func (c *dirCache) flush() {
 // full of ".." deep in a tree would cost seconds for each name.
 const maxLooked = 256 << 10
 
-// follow is the function follow on the tree so far. Directories of the layer's
-// own are not looked at one by one, for that takes time by the square of the
+// follow is the function follow on the tree so far. Directories are not looked
+// at one by one where there are many, for that takes time by the square of the
 // depth.
 func (x *extractor) follow(name string) (path string, missing bool, err error) {
 	looked := 0
@@ -174,32 +181,85 @@ func (x *extractor) follow(name string) (path string, missing bool, err error) {
 			return node{}, &layertar.Error{Kind: layertar.Limit, Err: errors.New("the way to it is too long")}
 		}
 		return x.look(path)
-	}, x.plain)
+	}, x.sure)
 }
 
-// plainFrom is from how many components on plain pays.
-const plainFrom = 8
+// plainFrom is from how many components on plain pays; tests lower it.
+var plainFrom = 8
 
-// plain tells how many components of todo are directories of the layer's own,
-// seen from the directory done; 0 if they are few.
-func (x *extractor) plain(done, todo []string) int {
+// plainPath is done and the components after it that name something, as far as
+// they are next to each other, and where each of those ends in it; none if they
+// are few.
+func plainPath(done, todo []string) (path string, ends []int) {
 	n := 0
 	for n < len(todo) && todo[n] != "" && todo[n] != "." && todo[n] != ".." {
 		n++
 	}
 	if n < plainFrom {
+		return "", nil
+	}
+	path = strings.Join(append(done[:len(done):len(done)], todo[:n]...), "/")
+	ends = make([]int, n)
+	for i, at := n-1, len(path); i >= 0; i-- {
+		ends[i] = at
+		at -= len(todo[i]) + 1
+	}
+	return path, ends
+}
+
+// sure tells how many components of todo are directories for sure, seen from
+// the directory done: the layer's own, and after them those of the layers
+// below.
+func (x *extractor) sure(done, todo []string) int {
+	n := x.plain(done, todo)
+	if x.lower == nil {
+		return n
+	}
+	return n + x.plainBelow(append(done[:len(done):len(done)], todo[:n]...), todo[n:])
+}
+
+// plainBelow tells how many components of todo are directories of the layers
+// below, where the layer itself has nothing and hides nothing; 0 if they are
+// few.
+func (x *extractor) plainBelow(done, todo []string) int {
+	path, ends := plainPath(done, todo)
+	if len(ends) == 0 {
 		return 0
 	}
-	tooMany := func(n int) bool {
-		path := strings.Join(append(done[:len(done):len(done)], todo[:n]...), "/")
-		fd, err := openBeneath(x.root, path, unix.O_PATH|unix.O_DIRECTORY)
+	n, first := len(ends), path[:ends[0]]
+	if own, err := lookBeneath(x.root, first); err != nil || own.kind != absent || x.opaque.above(first) || x.whiteouts.above(first) {
+		return 0
+	}
+	for i, end := range ends {
+		if x.whiteouts[path[:end]] || x.opaque[path[:end]] {
+			n = i
+			break
+		}
+	}
+	return sort.Search(n, func(i int) bool {
+		below, err := x.lower.look(path[:ends[i]])
+		return err != nil || below.kind != directory
+	})
+}
+
+// plain tells how many components of todo are directories of the layer's own,
+// seen from the directory done; 0 if they are few.
+func (x *extractor) plain(done, todo []string) int {
+	path, ends := plainPath(done, todo)
+	n := sort.Search(len(ends), func(i int) bool { return x.dirs[path[:ends[i]]] == nil })
+	if n == 0 || !x.removed {
+		return n
+	}
+	// Some of those made may have been replaced.
+	replaced := func(n int) bool {
+		fd, err := openBeneath(x.root, path[:ends[n-1]], unix.O_PATH|unix.O_DIRECTORY)
 		if err == nil {
 			unix.Close(fd)
 		}
 		return err != nil
 	}
-	if !tooMany(n) {
+	if !replaced(n) {
 		return n
 	}
-	return sort.Search(n-1, func(i int) bool { return tooMany(i + 1) })
+	return sort.Search(n-1, func(i int) bool { return replaced(i + 1) })
 }

@@ -90,35 +90,44 @@ func (s *shaper) parent(name string) (d *inode, path string, err error) {
 	return s.imply(path), path, nil
 }
 
-// follow is follow, in one step down the trees where no symlink is met.
+// follow is extractor's.
 func (s *shaper) follow(name string) (path string, missing bool, err error) {
+	return followFast(name, s.look, s.sure)
+}
+
+// sure tells how many components of todo are directories for sure, seen from
+// the directory done, in one step down the trees.
+func (s *shaper) sure(done, todo []string) int {
 	own, low := s.root, (*inode)(nil)
 	if s.lower != nil {
 		low = s.lower.root
 	}
-	for at := 0; at < len(name) && name != "."; at++ {
-		dir := name[:max(at-1, 0)]
-		if at == 0 {
-			dir = "."
+	path := strings.Join(append(done[:len(done):len(done)], todo...), "/")
+	at, dir := 0, "."
+	for i := range len(done) + len(todo) {
+		part := ""
+		if i < len(done) {
+			part = done[i]
+		} else {
+			part = todo[i-len(done)]
 		}
-		part, _, _ := strings.Cut(name[at:], "/")
 		at += len(part)
-		if s.opaque[dir] || s.whiteouts[name[:at]] {
+		if s.opaque[dir] || s.whiteouts[path[:at]] {
 			low = nil
 		}
 		own, low = own.child(part), low.child(part)
-		kind := own.is().kind
-		if kind == absent {
-			own, kind = nil, low.is().kind
+		if kind := own.is().kind; kind == absent {
+			own = nil
+		} else if kind != directory {
+			return max(i-len(done), 0)
 		}
-		switch kind {
-		case absent:
-			return name, true, nil
-		case symlink, other:
-			return follow(name, s.look)
+		if own == nil && low.is().kind != directory {
+			return max(i-len(done), 0)
 		}
+		dir = path[:at]
+		at++
 	}
-	return name, false, nil
+	return len(todo)
 }
 
 // imply makes the directories of a path free of symlinks that are not there.
@@ -221,7 +230,7 @@ func (s *shaper) link(d *inode, dir string, r *record, try linkTry) error {
 		below = s.lower.root.at(to)
 		device = device || s.lower.devices[to]
 	}
-	there := below.is().kind == symlink || below.is().kind == other
+	there := !s.devices[to] && (below.is().kind == symlink || below.is().kind == other)
 	switch {
 	case try.taken && (there || s.devices[to]):
 	case there:

@@ -255,6 +255,57 @@ func TestPartsOfSparseFiles(t *testing.T) {
 	}
 }
 
+// A hard link to a device of its own layer is one, whatever lies below.
+func TestLinkToADeviceOverAFile(t *testing.T) {
+	b := fixtures.NewBlobs()
+	img := load(t, b, fixtures.Root("", b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{{Files: []fixtures.File{
+		{Name: "a", Body: "file"}, {Name: "b", Body: "file"}, {Name: "c"},
+	}}, {Files: []fixtures.File{
+		{Name: "chained", Type: '1', Link: "c"}, {Name: "a", Type: '3', Major: 1, Minor: 3}, {Name: "b", Type: '1', Link: "a"}, {Name: "d", Type: '1', Link: "b"},
+	}}}})))
+	dir := t.TempDir()
+	if _, err := WriteRootfs(context.Background(), b, img, dir+"/rootfs", Options{}); err != nil {
+		t.Fatal(err)
+	}
+	tr := readTree(t, b, img)
+	for _, name := range []string{"a", "b", "d"} {
+		if _, err := os.Lstat(dir + "/rootfs/" + name); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n := tr.Find(name); n == nil || n.Kind != layertar.Device || n.Major != 1 || n.First != "a" {
+			t.Errorf("%s: %+v", name, n)
+		}
+	}
+}
+
+// TestDeepLowerLayersTakeLittleTime follows deep names through the layers
+// below, among what hides some of them.
+func TestDeepLowerLayersTakeLittleTime(t *testing.T) {
+	deep := strings.Repeat("a/", 950)
+	lower := []fixtures.File{{Name: deep + "f", Body: "x"}, {Name: deep + "s", Link: "."}, {Name: deep + "t", Link: "/" + strings.TrimSuffix(deep, "/")}}
+	upper := []fixtures.File{{Name: deep + "deeper/f"}, {Name: strings.Repeat("a/", 100) + ".wh.gone"}, {Name: "link", Link: "a/a"}}
+	for i := range 300 {
+		upper = append(upper, fixtures.File{Name: fmt.Sprint("l", i), Type: '1', Link: deep + []string{"", "s/", "t/", "s/t/s/"}[i%4] + "f"})
+	}
+	for i := range 50 {
+		upper = append(upper, fixtures.File{Name: fmt.Sprint("link/", deep[:1800], i, "/f")})
+	}
+	b := fixtures.NewBlobs()
+	img := load(t, b, fixtures.Root("", b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{{Files: lower}, {Files: upper}}})))
+	dir := t.TempDir() + "/rootfs"
+	defer removePath(dir)
+	start := processorTime()
+	res, err := WriteRootfs(context.Background(), b, img, dir, Options{})
+	if err != nil || res.Files != 52 {
+		t.Fatal(res, err)
+	}
+	t.Log("unpack", processorTime()-start)
+	readTree(t, b, img)
+	if took := processorTime() - start; took > 5*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
 // Names of a thousand components cost no more than they are long.
 func TestDeepTreesTakeLittleTime(t *testing.T) {
 	deep := strings.Repeat("a/", 990)
