@@ -9,8 +9,11 @@
 // takes part where DOCKER_HOST says which daemon is to pull them). With
 // -streams it measures how fast the gzip layers that are its arguments are
 // decoded and given back. With -unpack it measures unpacking, as root, into
-// /dev/shm and into an ext4 of its own on the scratch directory's disk. It starts docker-registry on loopback, fills it, and
-// removes all it made.
+// /dev/shm and into an ext4 of its own on the scratch directory's disk. With
+// -start it measures how fast a command in an unpacked image starts and ends,
+// as root and as an ordinary user (crun takes part where there is one version of
+// cgroups: unshare -m sh -c 'umount /sys/fs/cgroup/unified && …'). It starts
+// docker-registry on loopback, fills it, and removes all it made.
 package main
 
 import (
@@ -44,6 +47,9 @@ func run() error {
 	unpacking := flag.Bool("unpack", false, "measure unpacking; -archives adds podman load and docker load")
 	into := flag.String("unpack-into", "", "be a contender of -unpack: layers into `STORE`")
 	many := flag.String("many", "webapp:1", "`image` of the corpus with many files, for -unpack")
+	start := flag.Bool("start", false, "measure from start to exit of true in an unpacked image")
+	image := flag.String("image", "base:v2", "`image` of the corpus with a program true, for -start")
+	starts := flag.Int("starts", 200, "measured `runs` of each tool, for -start")
 	scratch := flag.String("scratch", ".", "`directory` for outputs; its disk is measured too")
 	flag.Parse()
 	if *stream != "" {
@@ -70,6 +76,12 @@ func run() error {
 	}
 	b := &bench{dir: dir, rounds: *rounds, only: pattern, tools: who}
 	defer b.stop()
+	if *start {
+		if err := b.build(); err != nil {
+			return err
+		}
+		return b.runStart(*corpus, *image, *starts)
+	}
 	if err := b.prepare(); err != nil {
 		return err
 	}

@@ -27,15 +27,20 @@ type bench struct {
 
 // prepare builds the binary and starts a registry.
 func (b *bench) prepare() error {
-	b.bin, b.policy, b.cpus = filepath.Join(b.dir, "imgpack"), filepath.Join(b.dir, "policy.json"), runtime.NumCPU()
+	b.policy, b.cpus = filepath.Join(b.dir, "policy.json"), runtime.NumCPU()
 	if err := os.WriteFile(b.policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o600); err != nil {
 		return err
 	}
-	err := command("make", "-s", "build", "OUT="+b.bin)
+	err := b.build()
 	if err == nil {
 		b.registry, err = b.startRegistry("full")
 	}
 	return err
+}
+
+func (b *bench) build() error {
+	b.bin = filepath.Join(b.dir, "imgpack")
+	return command("make", "-s", "build", "OUT="+b.bin)
 }
 
 // fill brings the corpus into the registry.
