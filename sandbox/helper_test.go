@@ -53,14 +53,15 @@ func TestMain(m *testing.M) {
 
 // call is what a caller process is told in its environment.
 type call struct {
-	Lower   []string
-	State   string
-	Args    []string
-	Signals bool
-	Limits  Limits
-	Forbid  bool   // user namespaces, first; needs CAP_SYS_RESOURCE in one
-	Seccomp string // a profile; none is the default
-	Nofile  uint64 // soft limit to start with; also ignores signals, like nohup
+	Lower    []string
+	State    string
+	Args     []string
+	Signals  bool
+	Terminal bool
+	Limits   Limits
+	Forbid   bool   // user namespaces, first; needs CAP_SYS_RESOURCE in one
+	Seccomp  string // a profile; none is the default
+	Nofile   uint64 // soft limit to start with; also ignores signals, like nohup
 }
 
 // caller is a process of its own that calls Run, to be killed or signalled.
@@ -77,7 +78,7 @@ func caller() {
 			panic(err)
 		}
 	}
-	s := Spec{Lower: c.Lower, State: c.State, Args: c.Args, Limits: c.Limits, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	s := Spec{Lower: c.Lower, State: c.State, Args: c.Args, Limits: c.Limits, Terminal: c.Terminal, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	if c.Seccomp != "" {
 		s.Seccomp = []byte(c.Seccomp)
 	}

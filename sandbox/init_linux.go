@@ -63,6 +63,7 @@ func (s *setup) steps() []step {
 		{"look up user", s.findUser},
 		{"forbid user namespaces", s.forbidUserNamespaces},
 		{"make working directory", s.makeCwd},
+		{"open terminal", s.openTerminal},
 		{"seal root", s.sealRoot},
 		{"set host name", s.setNames},
 		{"bring up loopback", s.loopback},
@@ -92,7 +93,7 @@ func runInit() int {
 		return CodeStart
 	}
 	_ = ctl.send(message{Started: true})
-	go forward(ctl, pid)
+	go forward(ctl, p.target(pid))
 	st, err := reap(pid)
 	if err != nil {
 		_ = ctl.send(message{Error: toWire(err)})
@@ -151,6 +152,7 @@ func build(p *plan, files []int, ctl *control) (pid int, err error) {
 		}
 	}}
 	defer s.closeAll()
+	defer s.closeTerminal()
 	for _, st := range s.steps() {
 		if err := st.do(); err != nil {
 			return 0, inStep(st.name, err)
@@ -208,6 +210,14 @@ func (s *setup) loopback() error {
 	}
 	s.explain("network: loopback only")
 	return nil
+}
+
+// target is where signals for the command go.
+func (p *plan) target(pid int) int {
+	if p.Init {
+		return -pid // its group: it leads a session
+	}
+	return pid
 }
 
 // forward passes signals on until the caller's end is gone; then everything

@@ -235,34 +235,57 @@ func (s *setup) bindDevice(name string, dev uint64) error {
 	return s.bind(from, at, attrNosuid|attrNoexec|attrRO)
 }
 
-func (s *setup) mountDevDirs() error {
-	pts := []option{{key: "newinstance"}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"source", "devpts"}}
-	if !s.plan.Single {
-		pts = append(pts, option{"gid", "5"}) // tty, in every distribution
+func (s *setup) mountDevDirs() (err error) {
+	if s.pts, err = s.newDevpts(); err != nil {
+		return fmt.Errorf("/dev/pts: %w", err)
+	}
+	if err := s.attachDev("pts", s.pts); err != nil {
+		return err
 	}
 	for _, m := range []struct {
 		name, fstype string
 		attrs        int
 		opts         []option
 	}{
-		{"pts", "devpts", attrNosuid | attrNoexec, pts},
 		{"shm", "tmpfs", attrsKernel, []option{{"mode", "1777"}, {"size", "64m"}, {"source", "shm"}}},
 		{"mqueue", "mqueue", attrsKernel, []option{{"source", "mqueue"}}},
 	} {
-		if err := unix.Mkdirat(s.dev, m.name, 0o755); err != nil {
-			return err
-		}
-		at, err := s.keep(openIn(s.dev, m.name))
-		if err != nil {
-			return err
-		}
 		fd, err := s.keep(newMount(m.fstype, m.attrs, m.opts...))
 		if err != nil {
 			return fmt.Errorf("/dev/%s: %w", m.name, err)
 		}
-		if err := s.attach(fd, at); err != nil {
-			return fmt.Errorf("/dev/%s: %w", m.name, err)
+		if err := s.attachDev(m.name, fd); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// newDevpts has terminals belong to the group tty, if there is one.
+func (s *setup) newDevpts() (int, error) {
+	opts := []option{{key: "newinstance"}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"source", "devpts"}}
+	const attrs = attrNosuid | attrNoexec
+	if !s.plan.Single {
+		tty := option{"gid", "5"} // in every distribution
+		fd, err := s.keep(newMount("devpts", attrs, append(opts, tty)...))
+		if !errors.Is(err, unix.EINVAL) {
+			return fd, err // otherwise it is not mapped
+		}
+	}
+	return s.keep(newMount("devpts", attrs, opts...))
+}
+
+// attachDev puts a mount at a new directory of /dev.
+func (s *setup) attachDev(name string, mount int) error {
+	if err := unix.Mkdirat(s.dev, name, 0o755); err != nil {
+		return err
+	}
+	at, err := s.keep(openIn(s.dev, name))
+	if err == nil {
+		err = s.attach(mount, at)
+	}
+	if err != nil {
+		return fmt.Errorf("/dev/%s: %w", name, err)
 	}
 	return nil
 }

@@ -34,6 +34,12 @@ func (s *setup) launch() (int, error) {
 			files[i] = uintptr(null)
 		}
 	}
+	if s.pty != nil {
+		if err := s.pty.give(0); err != nil {
+			return 0, inStep("hand over terminal", err)
+		}
+		files = slices.Repeat([]uintptr{uintptr(s.pty.slave)}, len(files))
+	}
 	type result struct {
 		pid, thread int
 		err         error
@@ -110,7 +116,7 @@ func (s *setup) launchHere(files []uintptr) (int, error) {
 			return 0, inStep(st.name, err)
 		}
 	}
-	sys := &syscall.SysProcAttr{Setsid: true}
+	sys := &syscall.SysProcAttr{Setsid: true, Setctty: s.pty != nil} // of standard input
 	start := syscall.ForkExec
 	switch f := s.plan.Filter; {
 	case len(s.plan.Rlimits) > 0, f != nil && (nested || s.plan.OwnFilter):

@@ -31,6 +31,8 @@ func (*Process) Signal(syscall.Signal) error { return ErrEnded }
 
 func (*Process) Kill() error { return ErrEnded }
 
+func (*Process) Resize(Size) error { return ErrEnded }
+
 func (*Process) Pause(context.Context) error { return ErrEnded }
 
 func (*Process) Resume(context.Context) error { return ErrEnded }

@@ -21,6 +21,7 @@ func newPlan(s *Spec) (*plan, error) {
 	p := &plan{
 		Lower: s.Lower, ReadOnly: s.ReadOnly, Args: s.Args, User: s.User,
 		Cwd: s.Cwd, Hostname: s.Hostname, Network: s.Network,
+		Init:    s.Init,
 		Limited: s.Limits != Limits{}, Counted: s.Limits.Pids > 0,
 		Explain: s.Explain != nil,
 	}
@@ -60,6 +61,9 @@ func newPlan(s *Spec) (*plan, error) {
 		return fail("check limits of processes", err)
 	}
 	p.Env = cleanEnv(s.Env, s.Explain)
+	if s.Terminal {
+		p.Env = withTerm(p.Env)
+	}
 	var err error
 	if p.Caps, err = capabilityNumbers(s.Capabilities); err != nil {
 		return fail("check capabilities", err)

@@ -42,6 +42,9 @@ type plan struct {
 	Hosts      []HostEntry
 	Rlimits    []Rlimit
 	Null       [3]bool
+	Terminal   bool // instead of streams; the first is where process 1 gives it
+	Size       Size
+	Init       bool // signals are for the command's group
 	ResolvConf []byte
 	Filter     *seccomp.Filter // of system calls, or nil
 	OwnFilter  bool            // and it is not the default one

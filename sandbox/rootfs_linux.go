@@ -20,6 +20,8 @@ type setup struct {
 	scratch int // a tmpfs of ours, stacked on the old "/" until pivot_root
 	root    int // the overlay
 	dev     int
+	pts     int  // the mount of devpts
+	pty     *pty // the command's terminal; nil: none is wanted
 	proc    int
 	userns  int // where the number of user namespaces is limited
 	user    identity

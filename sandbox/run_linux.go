@@ -221,14 +221,17 @@ func (b *box) supervise(ctx context.Context, signals <-chan os.Signal) (Status, 
 				_ = b.ctl.send(message{Go: true}) // process 1 may just have ended
 			case m.Started:
 				_ = b.limitPids() // by one thread less, if at all
-				b.io.started()
+				if err := b.io.started(); err != nil {
+					failed = err
+					_ = b.proc.Kill()
+				}
 			default:
 				b.explain(m.Explain)
 			}
 		case sig := <-signals:
-			if n, ok := sig.(syscall.Signal); ok {
+			if n, ok := sig.(syscall.Signal); ok && !b.io.resized(n) {
 				_ = b.ctl.send(message{Signal: int(n)}) // process 1 may just have ended
-			} else {
+			} else if !ok {
 				signals = nil // closed
 			}
 		case <-stop:

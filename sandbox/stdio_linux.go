@@ -25,6 +25,8 @@ type stdio struct {
 	opened []*os.File  // of files, ours to close once the child has them
 	wake   *os.File    // closing it ends the stdin relay
 	start  []func()    // relays, run when the child has started
+	drop   []func()    // lets go of what the relays have, should they never run
+	term   *terminal   // nil: none is wanted
 	outs   sync.WaitGroup
 	in     sync.WaitGroup
 	mu     sync.Mutex
@@ -43,6 +45,9 @@ func openStdio(s *Spec, p *plan) (_ *stdio, err error) {
 		return nil, err
 	}
 	o.opened = append(o.opened, null)
+	if s.Terminal {
+		return o, o.openTerminal(s, p, null)
+	}
 	for i, f := range []*os.File{s.Stdin, s.Stdout, s.Stderr} {
 		k := nullStream
 		if f != nil {
@@ -104,15 +109,21 @@ func (o *stdio) child() []*os.File { return append([]*os.File(nil), o.files[:]..
 
 // started lets go of the child's ends and starts the relays, now that the
 // command runs.
-func (o *stdio) started() {
+func (o *stdio) started() error {
 	for _, f := range o.opened {
 		f.Close()
 	}
 	o.opened = nil
+	if o.term != nil {
+		if err := o.term.begin(); err != nil {
+			return &StartError{Step: "prepare terminal", Code: CodeStart, Err: err}
+		}
+	}
 	for _, f := range o.start {
 		f()
 	}
-	o.start = nil
+	o.start, o.drop = nil, nil
+	return nil
 }
 
 // relayOut copies what the child writes to stream i.
@@ -123,6 +134,7 @@ func (o *stdio) relayOut(i int, to *os.File) error {
 	}
 	o.files[i] = w
 	o.opened = append(o.opened, w)
+	o.drop = append(o.drop, func() { r.Close() })
 	o.start = append(o.start, func() {
 		o.outs.Go(func() {
 			defer r.Close() // after a failure the child learns it by SIGPIPE
@@ -163,6 +175,7 @@ func (o *stdio) relayIn(from *os.File) error {
 	o.files[0] = r
 	o.opened = append(o.opened, r)
 	o.wake = wakeW
+	o.drop = append(o.drop, func() { unix.Close(src); w.Close(); wakeR.Close() })
 	o.start = append(o.start, func() {
 		o.in.Go(func() {
 			defer unix.Close(src)
@@ -185,7 +198,9 @@ func duplicate(f *os.File) (fd int, err error) {
 	return fd, errors.Join(cerr, err)
 }
 
-func copyInput(to *os.File, from, wake int) {
+// copyInput copies until wake is closed, to takes no more or, which it reports,
+// from gives no more.
+func copyInput(to *os.File, from, wake int) (ended bool) {
 	buf := make([]byte, 64<<10)
 	for {
 		fds := []unix.PollFd{{Fd: int32(from), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
@@ -194,17 +209,17 @@ func copyInput(to *os.File, from, wake int) {
 			continue
 		}
 		if err != nil || fds[1].Revents != 0 {
-			return
+			return false
 		}
 		n, err := unix.Read(from, buf)
 		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {
 			continue
 		}
 		if err != nil || n == 0 {
-			return
+			return true
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
-			return // the child does not read any more
+			return false // the child does not read any more
 		}
 	}
 }
@@ -214,6 +229,9 @@ func copyInput(to *os.File, from, wake int) {
 // that takes nothing.
 func (o *stdio) finish(ctx context.Context) error {
 	o.stopInput()
+	if o.term != nil {
+		o.term.endOutput()
+	}
 	done := make(chan struct{})
 	go func() {
 		o.outs.Wait()
@@ -236,15 +254,26 @@ func (o *stdio) stopInput() {
 	if o.wake != nil {
 		o.wake.Close()
 		o.wake = nil
+		if o.term != nil {
+			o.term.endInput()
+		}
 		o.in.Wait()
 	}
 }
 
-// close releases what a failed start left.
+// close releases what a failed start left, and gives the caller's terminal
+// back.
 func (o *stdio) close() {
 	for _, f := range o.opened {
 		f.Close()
 	}
 	o.opened = nil
+	for _, f := range o.drop {
+		f()
+	}
+	o.drop = nil
 	o.stopInput()
+	if o.term != nil {
+		o.term.close()
+	}
 }

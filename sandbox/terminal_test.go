@@ -1,0 +1,494 @@
+//go:build linux && !386 && !arm && !mips && !mipsle
+
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// screen is a terminal of the test's, at which the caller sits.
+type screen struct {
+	t         *testing.T
+	ptmx, pts *os.File
+	mu        sync.Mutex
+	shown     bytes.Buffer
+	done      chan struct{}
+}
+
+func newScreen(t *testing.T) *screen {
+	t.Helper()
+	s := &screen{t: t, done: make(chan struct{})}
+	ptmx, pts := openPTY(t)
+	fd, err := duplicate(ptmx)
+	check(t, err)
+	check(t, ptmx.Close())
+	check(t, unix.SetNonblock(fd, true)) // so that it can be closed while it is read
+	s.ptmx, s.pts = os.NewFile(uintptr(fd), "ptmx"), pts
+	t.Cleanup(func() { s.ptmx.Close() })
+	s.resize(30, 100)
+	go func() {
+		defer close(s.done)
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := s.ptmx.Read(buf)
+			s.mu.Lock()
+			s.shown.Write(buf[:max(n, 0)])
+			s.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return s
+}
+
+func (s *screen) resize(rows, cols uint16) {
+	s.t.Helper()
+	check(s.t, unix.IoctlSetWinsize(int(s.pts.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}))
+}
+
+func (s *screen) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.ReplaceAll(s.shown.String(), screenEnd, "")
+}
+
+// screenEnd is written when a run has ended: all before it is then shown.
+const screenEnd = "\x00end\x00"
+
+func (s *screen) await(text string) {
+	s.t.Helper()
+	for range 1000 {
+		s.mu.Lock()
+		ok := bytes.Contains(s.shown.Bytes(), []byte(text))
+		s.mu.Unlock()
+		if ok {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	s.t.Errorf("%q is not shown, but %q", text, s.text())
+}
+
+func (s *screen) typeIn(text string) {
+	s.t.Helper()
+	_, err := s.ptmx.WriteString(text)
+	check(s.t, err)
+}
+
+// settings are those that raw mode changes.
+func (s *screen) settings() unix.Termios {
+	s.t.Helper()
+	t, err := unix.IoctlGetTermios(int(s.pts.Fd()), unix.TCGETS)
+	check(s.t, err)
+	return *t
+}
+
+// sit gives sp a terminal, and the caller's for its streams.
+func (s *screen) sit(sp Spec) Spec {
+	sp.Terminal, sp.Stdin, sp.Stdout = true, s.pts, s.pts
+	return sp
+}
+
+// start runs sp and sends how it ended.
+func (s *screen) start(ctx context.Context, sp Spec) <-chan result {
+	out := make(chan result, 1)
+	go func() {
+		var r result
+		r.st, r.err = Run(ctx, sp)
+		out <- r
+	}()
+	return out
+}
+
+// end is how a run ended, which must not take long.
+func (s *screen) end(from <-chan result) result {
+	s.t.Helper()
+	select {
+	case r := <-from:
+		if _, err := s.pts.WriteString(screenEnd); err == nil { // it may have hung up
+			s.await(screenEnd)
+		}
+		r.out = s.text()
+		return r
+	case <-time.After(15 * time.Second):
+		s.t.Fatalf("does not end; shown: %q", s.text())
+		return result{}
+	}
+}
+
+// whole runs sp to its end and demands exit 0.
+func (s *screen) whole(sp Spec) string {
+	s.t.Helper()
+	r := s.end(s.start(context.Background(), sp))
+	if r.err != nil || r.st.Code != 0 {
+		s.t.Fatalf("run %q: %+v, %v\n%s", sp.Args, r.st, r.err, s.text())
+	}
+	return s.text()
+}
+
+// programs copies programs of this machine into the image, with the libraries
+// they take.
+func (im image) programs(names ...string) {
+	im.t.Helper()
+	for _, name := range names {
+		p, err := exec.LookPath(name)
+		if err != nil {
+			skip(im.t, err.Error())
+		}
+		im.copy(p, "bin/"+name)
+		out, err := exec.Command("ldd", p).Output()
+		if err != nil {
+			skip(im.t, "ldd "+p+": "+err.Error())
+		}
+		for _, f := range strings.Fields(string(out)) {
+			if strings.HasPrefix(f, "/") {
+				im.copy(f, f)
+			}
+		}
+	}
+}
+
+func (im image) copy(from, to string) {
+	im.t.Helper()
+	b, err := os.ReadFile(from)
+	check(im.t, err)
+	im.write(to, string(b), 0o755)
+}
+
+func TestTerminal(t *testing.T) {
+	im := newImage(t)
+	for name, change := range map[string]func(*Spec){
+		"root":         func(*Spec) {},
+		"app":          func(s *Spec) { s.User = "app" },
+		"read-only":    func(s *Spec) { s.ReadOnly = true },
+		"own profile":  func(s *Spec) { s.Seccomp = []byte(`{"defaultAction":"SCMP_ACT_ALLOW"}`) },
+		"unconfined":   func(s *Spec) { s.Unconfined, s.Init = true, true },
+		"no rights":    func(s *Spec) { s.Capabilities = []string{} },
+		"stderr":       func(s *Spec) { s.Stderr = os.Stderr },
+		"host network": func(s *Spec) { s.Network = Host },
+		"mapped":       func(s *Spec) { s.UIDMap, s.GIDMap = []IDMap{{0, 200000, 65536}}, []IDMap{{0, 200000, 65536}} },
+		"few groups": func(s *Spec) {
+			s.UIDMap, s.GIDMap = []IDMap{{0, 200000, 65536}}, []IDMap{{0, 200000, 5}, {6, 200006, 60000}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sc := newScreen(t)
+			s := sc.sit(im.spec("terminal"))
+			change(&s)
+			if s.UIDMap != nil && rootless(t) {
+				t.Skip("id maps take root")
+			}
+			shown := sc.whole(s)
+			got := decode[map[string]string](t, shown[max(strings.Index(shown, "{"), 0):])
+			gid := "5"
+			if rootless(t) || name == "few groups" {
+				gid = "0"
+			}
+			owner := "0:" + gid
+			if name == "app" {
+				owner = "1000:" + strings.Replace(gid, "0", "1001", 1) // the one group that there is
+			}
+			for k, want := range map[string]string{
+				"0": "/dev/pts/0", "1": "/dev/pts/0", "2": "/dev/pts/0", "more": "0",
+				"foreground": "true ok", "session": "true ok", "TERM": "xterm", "size": "30x100", "owner": owner + " 620",
+				"open /dev/tty": "ok", "open /dev/pts/0": "ok", "open /dev/stdout": "ok", "same /dev/stdout": "true",
+				"same /dev/pts/0": "true", "open /dev/console": "ok", "same /dev/console": "true",
+			} {
+				if got[k] != want {
+					t.Errorf("%s: %s, want %s", k, got[k], want)
+				}
+			}
+			for fd := range 3 {
+				if e := got[fmt.Sprint("sti ", fd)]; s.Seccomp == nil && !s.Unconfined && e != "EPERM" {
+					t.Errorf("TIOCSTI on %d: %s", fd, e)
+				}
+			}
+		})
+	}
+}
+
+func TestTerminalPrograms(t *testing.T) {
+	im := newImage(t)
+	im.programs("sh", "tty", "stty")
+	sc := newScreen(t)
+	s := sc.sit(im.spec())
+	s.Args = []string{"sh", "-c", "tty; stty size; stty -a | grep -o ' echo '; exec tty </dev/tty"}
+	s.Env = []string{"TERM=vt100", "PATH=/bin"}
+	im.programs("grep")
+	if got, want := sc.whole(s), "/dev/pts/0\r\n30 100\r\n echo \r\n/dev/tty\r\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestTerminalShell: an interactive shell has job control.
+func TestTerminalShell(t *testing.T) {
+	im := newImage(t)
+	im.programs("sh", "sleep")
+	sc := newScreen(t)
+	before := sc.settings()
+	s := sc.sit(im.spec())
+	s.Args, s.Env = []string{"sh", "-i"}, []string{"PS1=ready> "}
+	run := sc.start(context.Background(), s)
+	sc.await("ready> ")
+	if raw := sc.settings(); raw.Lflag&(unix.ECHO|unix.ISIG|unix.ICANON) != 0 {
+		t.Error("the caller's terminal is not raw")
+	}
+	sc.typeIn("sleep 100\r")
+	sc.await("sleep 100\r\n")
+	time.Sleep(200 * time.Millisecond)
+	sc.typeIn("\x1a") // ^Z
+	sc.await("Stopped")
+	sc.typeIn("bg; jobs -l\r")
+	sc.await("Running")
+	sc.typeIn("fg\r")
+	time.Sleep(200 * time.Millisecond)
+	sc.typeIn("\x03") // ^C
+	sc.typeIn("echo status $?\r")
+	sc.await("status 130")
+	sc.typeIn("exit 7\r")
+	r := sc.end(run)
+	if r.err != nil || r.st.Code != 7 {
+		t.Errorf("%+v, %v", r.st, r.err)
+	}
+	if strings.Contains(sc.text(), "access tty") || strings.Contains(sc.text(), "job control") {
+		t.Errorf("%q", sc.text())
+	}
+	if sc.settings() != before {
+		t.Error("the caller's terminal is not as it was")
+	}
+}
+
+// TestTerminalInterrupt: ^C is for all in the foreground.
+func TestTerminalInterrupt(t *testing.T) {
+	im := newImage(t)
+	im.programs("sh", "sleep")
+	sc := newScreen(t)
+	s := sc.sit(im.spec())
+	s.Args = []string{"sh", "-c", `trap 'echo caught; exit 5' INT; echo ready; sleep 1000; echo not reached`}
+	run := sc.start(context.Background(), s)
+	sc.await("ready")
+	sc.typeIn("\x03")
+	if r := sc.end(run); r.err != nil || r.st.Code != 5 || !strings.Contains(r.out, "caught") {
+		t.Errorf("%+v, %v, %q", r.st, r.err, sc.text())
+	}
+}
+
+func TestTerminalSize(t *testing.T) {
+	im := newImage(t)
+	sc := newScreen(t)
+	ch := make(chan os.Signal, 1)
+	s := sc.sit(im.spec("sizes"))
+	s.Signals = ch
+	run := sc.start(context.Background(), s)
+	sc.await("size 30x100\r\n")
+	sc.resize(50, 120)
+	ch <- syscall.SIGWINCH
+	sc.await("size 50x120\r\n")
+	sc.typeIn("\r")
+	if r := sc.end(run); r.err != nil || r.st.Code != 0 {
+		t.Errorf("%+v, %v", r.st, r.err)
+	}
+	// Without a terminal of the caller's, or one that is not to be asked.
+	s = im.spec("terminal")
+	s.Terminal = true
+	if got := probe[map[string]string](t, s); got["size"] != "24x80" {
+		t.Errorf("size %s", got["size"])
+	}
+	s.Size = Size{Rows: 11, Cols: 22}
+	if got := probe[map[string]string](t, s); got["size"] != "11x22" {
+		t.Errorf("size %s", got["size"])
+	}
+}
+
+// TestTerminalOutput: all of it arrives, however much and however late.
+func TestTerminalOutput(t *testing.T) {
+	im := newImage(t)
+	sc := newScreen(t)
+	const size = 10_000_000
+	got := sc.whole(sc.sit(im.spec("flood", fmt.Sprint(size))))
+	if want := strings.Repeat(strings.Repeat("x", 99)+"\r\n", size/100) + "end\r\n"; got != want {
+		t.Errorf("%d bytes, want %d", len(got), len(want))
+	}
+	s := im.spec("flood", "1000000")
+	s.Terminal = true
+	if r := good(t, s); len(r.out) != 1010000+5 {
+		t.Errorf("%d bytes through a pipe", len(r.out))
+	}
+}
+
+// TestTerminalIsLeft: output after the command let go of its terminal, and the
+// end in spite of others that have it.
+func TestTerminalIsLeft(t *testing.T) {
+	im := newImage(t)
+	s := im.spec("leave")
+	s.Terminal = true
+	if r := good(t, s); r.out != "back\r\n" {
+		t.Errorf("%q", r.out)
+	}
+	im.programs("sh", "sleep")
+	s.Args = []string{"sh", "-c", "trap '' HUP; sleep 1000 & echo done"}
+	start := time.Now()
+	if r := good(t, s); r.out != "done\r\n" || time.Since(start) > 5*time.Second {
+		t.Errorf("%q after %v", r.out, time.Since(start))
+	}
+}
+
+// TestTerminalHangsUp: when the caller's line breaks the command gets to know.
+func TestTerminalHangsUp(t *testing.T) {
+	im := newImage(t)
+	sc := newScreen(t)
+	run := sc.start(context.Background(), sc.sit(im.spec("signals")))
+	sc.await("ready")
+	check(t, sc.ptmx.Close())
+	if r := sc.end(run); r.st.Code != int(syscall.SIGHUP) {
+		t.Errorf("%+v, %v", r.st, r.err)
+	}
+}
+
+// TestTerminalOfNobody: neither output that nobody takes nor input that nobody
+// reads keeps a cancelled run from ending.
+func TestTerminalOfNobody(t *testing.T) {
+	im := newImage(t)
+	r, w, err := os.Pipe()
+	check(t, err)
+	defer r.Close()
+	defer w.Close()
+	in, typed, err := os.Pipe()
+	check(t, err)
+	defer in.Close()
+	defer typed.Close()
+	go func() { _, _ = typed.WriteString(strings.Repeat("typed ahead\n", 50_000)) }()
+	ctx, cancel := context.WithTimeoutCause(context.Background(), time.Second, errors.New("enough"))
+	defer cancel()
+	s := im.spec("flood", "10000000")
+	s.Terminal, s.Stdin, s.Stdout = true, in, w
+	start := time.Now()
+	if _, err := Run(ctx, s); !errors.Is(err, context.Cause(ctx)) {
+		t.Error(err)
+	}
+	if d := time.Since(start); d > 6*time.Second {
+		t.Errorf("took %v", d)
+	}
+	// Input alone: the command ends by itself.
+	s = im.spec("sleep", "300")
+	s.Terminal, s.Stdin = true, in
+	good(t, s)
+}
+
+// TestTerminalCaller goes the whole way: a caller that is signalled, whose
+// output nobody takes any more, that fails.
+func TestTerminalCaller(t *testing.T) {
+	im := newImage(t)
+	for name, c := range map[string]struct {
+		args    []string
+		act     func(*screen, *exec.Cmd)
+		closed  bool
+		code    int
+		explain string
+	}{
+		"end":     {args: []string{"exit", "3"}, code: 3},
+		"TERM":    {args: []string{"signals"}, code: 15, act: func(_ *screen, c *exec.Cmd) { check(t, c.Process.Signal(syscall.SIGTERM)) }},
+		"INT":     {args: []string{"signals"}, code: 2, act: func(_ *screen, c *exec.Cmd) { check(t, c.Process.Signal(syscall.SIGINT)) }},
+		"HUP":     {args: []string{"signals"}, code: 1, act: func(_ *screen, c *exec.Cmd) { check(t, c.Process.Signal(syscall.SIGHUP)) }},
+		"typed":   {args: []string{"signals"}, code: 2, act: func(s *screen, _ *exec.Cmd) { s.typeIn("\x03") }},
+		"killed":  {args: []string{"die", "9"}, code: 137},
+		"no such": {args: nil, code: CodeStart},
+		"closed":  {args: []string{"flood", "1000000"}, closed: true, code: CodeStart},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sc := newScreen(t)
+			before := sc.settings()
+			args := append([]string{"/bin/probe"}, c.args...)
+			if c.args == nil {
+				args[0] = "/no/such"
+			}
+			cmd := call{Lower: []string{im.dir}, Args: args, Signals: true, Terminal: true}.command(t)
+			var errOut bytes.Buffer
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = sc.pts, sc.pts, &errOut
+			if c.closed {
+				r, w, err := os.Pipe()
+				check(t, err)
+				r.Close()
+				defer w.Close()
+				cmd.Stdout = w
+			}
+			check(t, cmd.Start())
+			if c.act != nil {
+				sc.await("ready")
+				if sc.settings() == before {
+					t.Error("the terminal is not raw")
+				}
+				c.act(sc, cmd)
+			}
+			_ = cmd.Wait()
+			if got := cmd.ProcessState.ExitCode(); got != c.code {
+				t.Errorf("code %d, want %d: %v %s\n%q", got, c.code, cmd.ProcessState, errOut.String(), sc.text())
+			}
+			if sc.settings() != before {
+				t.Error("the terminal is not as it was")
+			}
+		})
+	}
+}
+
+// TestTerminalLeavesNothing looks for descriptors.
+func TestTerminalLeavesNothing(t *testing.T) {
+	im := newImage(t)
+	sc := newScreen(t)
+	count := func() int {
+		all, err := os.ReadDir("/proc/self/fd")
+		check(t, err)
+		return len(all)
+	}
+	sc.whole(sc.sit(im.spec("hello")))
+	before := count()
+	for range 3 {
+		sc.whole(sc.sit(im.spec("hello")))
+		s := sc.sit(im.spec("hello"))
+		s.Args = []string{"/no/such"}
+		if r := sc.end(sc.start(context.Background(), s)); r.err == nil {
+			t.Error("no error")
+		}
+		s.Lower = []string{filepath.Join(im.dir, "absent")}
+		if r := sc.end(sc.start(context.Background(), s)); r.err == nil {
+			t.Error("no error")
+		}
+	}
+	if after := count(); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+	noSandboxLeft(t)
+}
+
+// TestInit: signals for the whole group.
+func TestInit(t *testing.T) {
+	im := newImage(t)
+	im.programs("sh", "sleep")
+	for _, group := range []bool{false, true} {
+		ch := make(chan os.Signal, 1)
+		s := im.spec()
+		// A shell runs its trap when the child in the foreground has ended.
+		s.Args = []string{"sh", "-c", `trap 'echo told; exit 4' TERM; echo ready; sleep 2; exit 3`}
+		s.Signals, s.Init = ch, group
+		start := time.Now()
+		onReady(t, &s, func(string) { ch <- syscall.SIGTERM })
+		r := run(t, s)
+		if fast := time.Since(start) < 1500*time.Millisecond; r.err != nil || r.st.Code != 4 || fast != group {
+			t.Errorf("group %v: %+v, %v after %v", group, r.st, r.err, time.Since(start))
+		}
+	}
+}
