@@ -54,7 +54,7 @@ var allowed = map[string]struct{ ours, theirs []string }{
 	},
 	"sandbox": {
 		ours:   []string{"sandbox/internal"},
-		theirs: []string{"golang.org/x/sys", "github.com/moby/sys/capability"},
+		theirs: []string{"golang.org/x/sys", "golang.org/x/term", "github.com/moby/sys/capability"},
 	},
 	"sandbox/container":           {ours: []string{"sandbox", "internal"}, theirs: []string{"golang.org/x/sys"}},
 	"sandbox/internal/seccomp":    {theirs: []string{"golang.org/x/sys", "github.com/moby/profiles/seccomp"}},
