@@ -17,7 +17,7 @@ import (
 type setup struct {
 	plan    *plan
 	explain func(format string, args ...any)
-	scratch int // a tmpfs of ours, stacked on the old "/" until pivot_root
+	scratch int // a tmpfs of ours, in the old root until pivot_root
 	root    int // the overlay
 	dev     int
 	pts     int  // the mount of devpts
@@ -77,15 +77,17 @@ func (s *setup) makePrivate() error {
 	return err
 }
 
-// mountScratch stacks a tmpfs on "/". Nothing sees it but by descriptor: the
-// process's root stays the mount below, and pivot_root takes both away.
+// mountScratch puts a tmpfs into the old root, with which it goes away. It is
+// used by descriptor alone; the place is one that is everywhere and that nothing
+// here looks into. One stacked on "/" would have to be unmounted for itself, and
+// the kernel lets each unmount wait for all processors.
 func (s *setup) mountScratch() error {
 	fd, err := s.keep(newMount("tmpfs", attrNosuid|attrNodev, option{"mode", "0755"}, option{"source", "scratch"}))
 	if err != nil {
 		return err
 	}
 	s.scratch = fd
-	at, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	at, err := unix.Open("/sys", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -339,11 +341,9 @@ func (s *setup) pivot() error {
 		}
 		return err
 	}
-	// Now stacked on top of ours: the old root, and on that the scratch.
-	for _, what := range []string{"scratch", "old root"} {
-		if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-			return fmt.Errorf("detach %s: %w", what, err)
-		}
+	// Now stacked on top of ours: the old root, and in that the scratch.
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("detach old root: %w", err)
 	}
 	if err := unix.Chdir("/"); err != nil {
 		return err
