@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -328,6 +327,7 @@ func TestSourceSwap(t *testing.T) {
 			case <-stop:
 				return
 			default:
+				time.Sleep(20 * time.Microsecond)
 				for _, pair := range [][2]string{{"one", "away"}, {"link", "one"}, {"one", "link"}, {"away", "one"}} {
 					if err := os.Rename(filepath.Join(top, pair[0]), filepath.Join(top, pair[1])); err != nil {
 						t.Error(err)
@@ -337,11 +337,11 @@ func TestSourceSwap(t *testing.T) {
 		}
 	}()
 	defer func() { close(stop); <-stopped }()
-	runs, refused := 200, 0
+	runs, refused, ran := 50, 0, 0
 	if testing.Short() {
-		runs = 30
+		runs = 10
 	}
-	for range runs {
+	for ran+refused < runs {
 		fd, err := unix.Open(top+"/one", unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			continue // not there, or the link
@@ -357,9 +357,11 @@ func TestSourceSwap(t *testing.T) {
 			wantStart(t, r, CodeStart, "/data", "find it again")
 		case r.out != "one":
 			t.Fatalf("saw %q", r.out)
+		default:
+			ran++
 		}
 	}
-	t.Logf("%d of %d refused", refused, runs)
+	t.Logf("%d ran, %d refused", ran, refused)
 	if refused > 0 && !rootless(t) {
 		t.Error("root mounts what is opened and has nothing to find again")
 	}
@@ -428,67 +430,6 @@ func TestMountsWithIDMap(t *testing.T) {
 	if check(t, unix.Stat(host+"/new", &st)); st.Uid != 100000 {
 		t.Errorf("owner %d", st.Uid)
 	}
-}
-
-func TestHosts(t *testing.T) {
-	im := newImage(t)
-	s := im.spec("read", "/etc/hosts")
-	s.Hosts = []HostEntry{{"db", "10.0.0.5"}, {"six.example", "fe80::1"}}
-	if r := good(t, s); !strings.HasSuffix(r.out, "\n10.0.0.5\tdb\nfe80::1\tsix.example\n") {
-		t.Errorf("%q", r.out)
-	}
-	for _, h := range []HostEntry{
-		{"", "10.0.0.5"}, {"a\nb", "10.0.0.5"}, {"a b", "10.0.0.5"},
-		{"db", ""}, {"db", "fe80::1%x\n1.2.3.4 evil"},
-	} {
-		s.Hosts = []HostEntry{h}
-		wantStart(t, run(t, s), CodeStart)
-	}
-}
-
-func TestRlimits(t *testing.T) {
-	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
-		t.Skip("no limits here")
-	}
-	im := newImage(t)
-	for _, user := range []string{"", "app"} {
-		for _, unconfined := range []bool{false, true} {
-			s := im.spec("read", "/proc/self/limits")
-			s.User, s.Unconfined = user, unconfined
-			s.Rlimits = []Rlimit{{"nofile", 100, 200}, {"core", 0, 7}, {"nproc", 4000, 5000}, {"fsize", 1 << 20, Unlimited}}
-			// The soft limit of files is raised again by the probe's own runtime.
-			if got := limitLines(good(t, s).out); !strings.HasSuffix(got["Max open files"], " 200") || got["Max core file size"] != "0 7" ||
-				got["Max processes"] != "4000 5000" || got["Max file size"] != "1048576 unlimited" {
-				t.Errorf("%v", got)
-			}
-		}
-	}
-	s := im.spec("hello")
-	s.Rlimits = []Rlimit{{"nofile", 1 << 40, 1 << 40}}
-	wantStart(t, run(t, s), CodeStart, "set limit nofile", "above the caller's own", "CAP_SYS_RESOURCE")
-	for words, limits := range map[string][]Rlimit{
-		`no limit "as"`:        {{"as", 1, 1}},
-		"nproc is given twice": {{"nproc", 1, 1}, {"nproc", 1, 1}},
-		"above the hard one":   {{"nproc", 2, 1}},
-	} {
-		s.Rlimits = limits
-		wantStart(t, run(t, s), CodeStart, words)
-	}
-}
-
-// limitLines reads /proc/self/limits.
-func limitLines(text string) map[string]string {
-	out := map[string]string{}
-	for line := range strings.Lines(text) {
-		const nameWidth = 26
-		if len(line) > nameWidth {
-			f := strings.Fields(line[nameWidth:])
-			if len(f) >= 2 {
-				out[strings.TrimSpace(line[:nameWidth])] = f[0] + " " + f[1]
-			}
-		}
-	}
-	return out
 }
 
 // TestMountsAreGone: nothing of them is left on the host.
