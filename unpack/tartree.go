@@ -36,12 +36,13 @@ type TarResult struct {
 //
 // The order is one in which any tar can extract it: what has no content, by
 // path; files, layer by layer as the layers have them, each layer being read
-// once; last directories, those inside before those around them, so that times
+// once at most; last directories, those inside before those around them, so that times
 // and closed modes stay. The further names of a file follow the first. No
 // parents are added to what Paths choose. A name is never used twice.
 //
-// The layers' digests and diffIDs are proven again, so the source must still
-// be open. What fails after the first byte leaves w without the end of a tar.
+// What TreeOptions.Keep has kept is not read again. Of other files the layer is
+// read again, and proven by its digests, or by those of the files where that
+// saves reading it to the end; the source must still be open. What fails after the first byte leaves w without the end of a tar.
 // A pattern that matches nothing is a *manifests.NotFoundError.
 func (t *Tree) WriteTar(ctx context.Context, w io.Writer, o TarOptions) (*TarResult, error) {
 	p, err := t.plan(o.Paths)
@@ -150,26 +151,6 @@ func (x *tarWriter) all(ctx context.Context, t *Tree, p *tarPlan, progress manif
 		return err
 	}
 	return errors.Join(x.tw.Close(), x.out.Flush())
-}
-
-// layer writes the files that are of one layer.
-func (x *tarWriter) layer(ctx context.Context, t *Tree, i int, files map[*record]*tarMember, progress manifests.Progress) error {
-	if len(files) == 0 {
-		return nil
-	}
-	records := t.layers[i]
-	j := &job{src: t.image.Source, img: t.image.Image, index: i, options: t.bounds, progress: progress}
-	return j.each(ctx, func(e *layertar.Entry, content io.Reader) error {
-		if len(records) == 0 || records[0].name != e.Name || records[0].kind == layertar.File && records[0].size != e.Size {
-			return &layertar.Error{Kind: layertar.Malformed, Entry: e.Name, Err: errors.New("the layer has changed since it was first read")}
-		}
-		m := files[records[0]]
-		records = records[1:]
-		if m == nil {
-			return nil
-		}
-		return x.member(m, content)
-	})
 }
 
 // member writes an inode under all its names.

@@ -40,6 +40,10 @@ type TreeOptions struct {
 	Progress manifests.Progress // told of the bytes of layer blobs that are read
 	Limits   layertar.Limits    // of each layer; Compressed is set for each
 	Window   int64              // bytes a zstd layer's window may take; 0 means codec.DefaultWindow
+	// Keep are patterns as in TarOptions.Paths. Of the files they match, what
+	// has room in 16 MiB is kept in memory, so that WriteTar need not read their
+	// layers again. One that does not parse is a *manifests.InputError.
+	Keep []string
 }
 
 // bounds are those options that go for every reading of a layer.
@@ -144,6 +148,8 @@ type record struct {
 type extra struct {
 	xattrs []layertar.Xattr
 	parts  []extent // of a sparse File; nil where there are too many
+	// content of a File that was kept; nil for most.
+	content []byte
 }
 
 // inode is a file, directory or other thing of a tree; hard links share it.

@@ -34,6 +34,10 @@ const (
 
 // readLayers reads the entries of all layers of the images, each once.
 func readLayers(ctx context.Context, images []TreeImage, o TreeOptions) (map[digest.Digest][]*record, error) {
+	keeper, err := newKeeper(o.Keep)
+	if err != nil {
+		return nil, err
+	}
 	var memory atomic.Int64
 	var readers []*treeReader
 	known := map[digest.Digest]*treeReader{}
@@ -42,7 +46,7 @@ func readLayers(ctx context.Context, images []TreeImage, o TreeOptions) (map[dig
 			if known[l.DiffID] != nil {
 				continue
 			}
-			r := &treeReader{digests: o.Digests, memory: &memory,
+			r := &treeReader{digests: o.Digests, keeper: keeper, memory: &memory,
 				job: job{src: im.Source, img: im.Image, index: i, options: o.bounds(), progress: o.Progress}}
 			known[l.DiffID] = r
 			readers = append(readers, r)
@@ -67,6 +71,7 @@ func readLayers(ctx context.Context, images []TreeImage, o TreeOptions) (map[dig
 type treeReader struct {
 	job
 	digests bool
+	keeper  *keeper       // nil: nothing is kept
 	memory  *atomic.Int64 // of all readers
 	records []*record
 	hash    hash.Hash
@@ -141,8 +146,12 @@ func (t *treeReader) record(e *layertar.Entry, content io.Reader) (*record, erro
 		r.more.xattrs = append(r.more.xattrs, layertar.Xattr{Name: strings.Clone(a.Name), Value: strings.Clone(a.Value)})
 		cost += int64(len(a.Name) + len(a.Value))
 	}
-	if e.Kind == layertar.File && (t.digests || e.Sparse) {
-		if err := t.look(r, content); err != nil {
+	content, proof, err := t.keeper.keep(r, content)
+	if err != nil {
+		return r, err
+	}
+	if proof = proof || t.digests; e.Kind == layertar.File && (proof || e.Sparse) {
+		if err := t.look(r, content, proof); err != nil {
 			return r, err
 		}
 		if r.more != nil {
@@ -156,7 +165,7 @@ func (t *treeReader) record(e *layertar.Entry, content io.Reader) (*record, erro
 }
 
 // look reads a file's content for its digest and its holes.
-func (t *treeReader) look(r *record, content io.Reader) error {
+func (t *treeReader) look(r *record, content io.Reader, digests bool) error {
 	if t.buf == nil {
 		t.buf, t.hash = make([]byte, 64<<10), sha256.New()
 	}
@@ -167,7 +176,7 @@ func (t *treeReader) look(r *record, content io.Reader) error {
 	}
 	for {
 		n, err := manifests.Fill(content, t.buf)
-		if t.digests {
+		if digests {
 			t.hash.Write(t.buf[:n])
 		}
 		if found != nil {
@@ -180,7 +189,7 @@ func (t *treeReader) look(r *record, content io.Reader) error {
 			return err
 		}
 	}
-	if t.digests {
+	if digests {
 		t.hash.Sum(r.sum[:0])
 	}
 	if found != nil {
