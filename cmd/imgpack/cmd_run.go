@@ -19,31 +19,32 @@ import (
 
 type runOptions struct {
 	process
-	ids         idsFlag
-	maps        idMapFlags
-	platform    platformFlag
-	interactive bool
-	hostname    string
-	network     string
-	readOnly    bool
-	capAdd      []string
-	capDrop     []string
-	security    securityFlag
-	remove      bool
-	explain     bool
-	timeout     time.Duration
-	resources   resourceFlags
-	mounts      mountFlags
-	hosts       []string
-	ulimits     []string
-	limits      limitsFlag
+	streams   streamFlags
+	init      bool
+	ids       idsFlag
+	maps      idMapFlags
+	platform  platformFlag
+	hostname  string
+	network   string
+	readOnly  bool
+	capAdd    []string
+	capDrop   []string
+	security  securityFlag
+	remove    bool
+	explain   bool
+	timeout   time.Duration
+	resources resourceFlags
+	mounts    mountFlags
+	hosts     []string
+	ulimits   []string
+	limits    limitsFlag
 }
 
 func (o *runOptions) add(fs *pflag.FlagSet) {
 	fs.SetInterspersed(false)
 	o.platform.add(fs, "`OS/ARCH`[/VARIANT] (default: local)")
 	group(fs, groupProcess, func(fs *pflag.FlagSet) {
-		fs.BoolVarP(&o.interactive, "interactive", "i", false, "pass standard input on")
+		o.streams.add(fs)
 		fs.StringArrayVarP(&o.env, "env", "e", nil, "set `NAME=VALUE`, or NAME as it is here")
 		fs.StringArrayVar(&o.envFiles, "env-file", nil, "set what `FILE` lists, one a line")
 		fs.StringVarP(&o.workdir, "workdir", "w", "", "start in `DIR`")
@@ -52,6 +53,7 @@ func (o *runOptions) add(fs *pflag.FlagSet) {
 			o.entrypoint = &s
 			return nil
 		})
+		fs.BoolVar(&o.init, "init", false, "send signals to its process group; orphans are always reaped")
 		fs.DurationVar(&o.timeout, "timeout", 0, "kill it after `TIME`, such as 30s, and exit with 124")
 	})
 	group(fs, groupSandbox, func(fs *pflag.FlagSet) {
@@ -82,6 +84,7 @@ func newRunCommand(a *app) *cobra.Command {
 		long: "No daemon, no root, no network unless asked for; nothing the command writes is\nkept. The exit status is the command's. Flags go before IMAGE.",
 		examples: "imgpack run nginx:1.27 nginx -t\n" +
 			"imgpack run -e DEBUG=1 --read-only site.imgpack//shop/api:2 /bin/api --version\n" +
+			"imgpack run -it debian:12 bash\n" +
 			"imgpack run --explain --timeout 30s redis:7.4\n" +
 			"imgpack run --memory 512m --cpus 1.5 --pids-limit 200 redis:7.4\n" +
 			"imgpack run --read-only --tmpfs /tmp -v ./conf:/etc/nginx/conf.d:ro nginx:1.27\n" +
@@ -132,7 +135,7 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 
 // sandbox turns the flags into a spec.
 func (o *runOptions) sandbox(a *app) (sandbox.Spec, error) {
-	spec := sandbox.Spec{ReadOnly: o.readOnly, Hostname: o.hostname}
+	spec := sandbox.Spec{ReadOnly: o.readOnly, Hostname: o.hostname, Terminal: o.streams.tty, Init: o.init}
 	switch o.network {
 	case "none":
 	case "host":
@@ -164,8 +167,8 @@ func (o *runOptions) sandbox(a *app) (sandbox.Spec, error) {
 	if err := o.security.parse(); err != nil {
 		return spec, err
 	}
-	if o.interactive {
-		spec.Stdin, _ = a.In.(*os.File)
+	if spec.Stdin, err = o.streams.input(a); err != nil {
+		return spec, err
 	}
 	spec.Stdout, _ = a.Out.(*os.File)
 	spec.Stderr, _ = a.Err.(*os.File)
@@ -227,10 +230,17 @@ func (o *runOptions) start(ctx context.Context, a *app, spec sandbox.Spec, img *
 		ctx = limited
 	}
 	spec.Signals = a.signals.handOver()
+	if o.streams.tty {
+		var cancel context.CancelFunc
+		ctx, spec.Signals, cancel = insist(ctx, spec.Signals)
+		defer cancel()
+	}
 	status, err := sandbox.Run(ctx, spec)
 	switch {
 	case errors.Is(context.Cause(ctx), errTimeout) && err != nil:
 		return &failure{Op: "run", Subject: subject, Code: codeTimedOut, Message: "killed " + printable(subject), Err: errTimeout}
+	case is[signalError](err):
+		return &failure{Op: "run", Subject: subject, Message: "killed " + printable(subject), Err: err}
 	case err != nil:
 		f := &failure{Op: "run", Subject: subject, Message: "cannot run " + printable(subject), Err: err}
 		var start *sandbox.StartError

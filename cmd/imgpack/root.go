@@ -219,7 +219,6 @@ var foreignFlags = map[string]string{
 	"detach":               "imgpack run stays in the foreground",
 	"publish":              "imgpack run publishes no ports",
 	"privileged":           "imgpack run has no privileged mode",
-	"tty":                  "imgpack run gives no terminal of its own yet; leave out -t",
 	"registry-config":      "did you mean --authfile?",
 	"registry-insecure":    "did you mean --insecure-skip-tls-verify[=HOST]?",
 	"concurrency":          "did you mean --parallel?",
@@ -239,7 +238,6 @@ var foreignFlags = map[string]string{
 // foreignShorthands are single letters of other tools.
 var foreignShorthands = map[string]string{
 	"o": "this command prints its result; --json or --format sets the shape",
-	"t": "imgpack run gives no terminal of its own yet; leave out -t",
 	"d": "imgpack run stays in the foreground",
 	"p": "imgpack run publishes no ports",
 }

@@ -24,6 +24,16 @@ func main() {
 	case "pwd":
 		dir, _ := os.Getwd()
 		fmt.Println(dir)
+	case "tty":
+		for fd := range 3 {
+			name, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+			fmt.Println(fd, name)
+		}
+		fmt.Println("TERM", os.Getenv("TERM"))
+	case "line": // of input
+		var line string
+		n, err := fmt.Scanln(&line)
+		fmt.Println("line", n, err, line)
 	case "cat":
 		_, _ = io.Copy(os.Stdout, os.Stdin)
 	case "read":
