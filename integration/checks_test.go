@@ -5,6 +5,7 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -198,4 +199,46 @@ func (s farSide) args(ask string) []string {
 		return s.isolate
 	}
 	return nil
+}
+
+// beside is what the probe finds otherwise under runc and crun, with the
+// config.json of unpack --as runtime, and why; docs/sandbox.md tells it.
+var beside = map[string][]string{
+	"the command is process 1 itself": {
+		"pids", "cmdline 1", "open 1 cwd", "open 1 environ", "open 1 exe", "open 1 fd/0", "open 1 fd/3", "open 1 maps", "open 1 mem", "open 1 root",
+		"setns ipc", "setns mnt", "setns net", "setns pid", "setns user",
+	},
+	"docker's 14 capabilities, and no user namespace": {"CapBnd", "CapEff", "CapPrm", "mknod b", "mknod c", "root", "chmod null", "packet", "raw"},
+	"input can be pushed into terminals":              {"sti", "sti high", "linux", "linux high"},
+	"cgroups show, read-only":                         {"release_agent"},
+	"crun's /dev/core":                                {"dev"},
+	"crun's table of system calls":                    {"new call"},
+	"core files are limited softly":                   {"core"},
+	"no supplementary group 0":                        {"Groups"},
+}
+
+// TestChecksBeside lets the same probe look under runc and crun.
+func TestChecksBeside(t *testing.T) {
+	need(t, "runc", "crun")
+	h := newHost(t)
+	image := h.probeImage()
+	side := newFarSide(t)
+	known := slices.Concat(slices.Collect(maps.Values(beside))...)
+	for _, runtime := range []string{"runc", "crun"} {
+		h.ok("unpack", "--as", "runtime", image, runtime)
+		for _, ask := range []string{"isolate", "calls", "identity"} {
+			ours := probed(t, h.ok(append([]string{"run", image, ask}, side.args(ask)...)...))
+			withArgs(t, h.path(runtime), append([]string{"/bin/probe", ask}, side.args(ask)...)...)
+			r := h.runBundle(t, runtime, h.path(runtime))
+			if r.code != 0 {
+				t.Fatalf("%s: %d %s", runtime, r.code, r.stderr)
+			}
+			theirs := probed(t, r.stdout)
+			for _, what := range slices.Sorted(maps.Keys(ours)) {
+				if ours[what] != theirs[what] && what != "mountinfo" && what != "fds" && !slices.Contains(known, what) {
+					t.Errorf("%s: %s: %q, in our sandbox %q", runtime, what, theirs[what], ours[what])
+				}
+			}
+		}
+	}
 }
