@@ -35,7 +35,9 @@ type Changes struct {
 	single bool // one id stands for all
 	o      ChangesOptions
 	unlock func()
-	held   int64 // bytes of names in memory
+	mounts pathSet // what was mounted over …
+	leads  pathSet // … and the directories above
+	held   int64   // bytes of names in memory
 	res    *LayerResult
 }
 
@@ -47,6 +49,11 @@ type ChangesOptions struct {
 	// Latest, if not zero, is written instead of every later time of a file:
 	// what makes layers of the same changes, made at other times, the same.
 	Latest time.Time
+	// Mounts are the paths in the container over which something was mounted.
+	// Directories and empty files that are there for nothing else are no
+	// changes, nor are directories above them that hold nothing else, nor the
+	// time of a directory in which one was made.
+	Mounts []string
 	// Limits are those of whoever unpacks the layer. A layer that passes them is
 	// an error.
 	Limits layertar.Limits
@@ -72,6 +79,7 @@ func (s *LayerStore) OpenChanges(ctx context.Context, diffIDs []digest.Digest, u
 			c.Close()
 		}
 	}()
+	c.setMounts(o.Mounts)
 	if c.below, err = s.openBase(diffIDs); err != nil {
 		return nil, err
 	}

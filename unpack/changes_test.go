@@ -223,6 +223,24 @@ func TestChangesAreTheLayer(t *testing.T) {
 	}
 }
 
+// TestMountPoints leaves out what was made to mount something.
+func TestMountPoints(t *testing.T) {
+	c := newContainer(t, baseFiles())
+	at := func(name string) string { return filepath.Join(c.merged, name) }
+	c.options.Mounts = []string{"/proc", "/etc/hosts", "/data/db/main", "/full", "/srv/new", "/tmp/in/vol", "/opt"}
+	must(t,
+		os.Mkdir(at("proc"), 0o755), os.WriteFile(at("etc/hosts"), nil, 0o644), os.MkdirAll(at("data/db/main"), 0o755), os.Mkdir(at("full"), 0o755), os.WriteFile(at("full/f"), nil, 0o644),
+		os.Mkdir(at("srv/new"), 0o755), os.Remove(at("srv/old")), os.MkdirAll(at("tmp/in/vol"), 0o755), os.WriteFile(at("tmp/in/also"), nil, 0o644),
+	)
+	layer, _ := c.layer()
+	if got, want := strings.Join(entries(t, layer), " "), "full/ full/f srv/ srv/.wh.old tmp/ tmp/in/ tmp/in/also"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if got, want := c.list(), "A /full\nA /full/f\nC /srv\nD /srv/old\nC /tmp\nA /tmp/in\nA /tmp/in/also\n"; got != want {
+		t.Errorf("%swant\n%s", got, want)
+	}
+}
+
 func TestNoChanges(t *testing.T) {
 	c := newContainer(t, baseFiles())
 	if _, err := os.ReadFile(c.merged + "/etc/passwd"); err != nil {

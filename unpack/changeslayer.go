@@ -167,7 +167,7 @@ func (x *layerWriter) visit(ch *change) error {
 			x.barred = ch.path + "/"
 		}
 		return x.whiteout(ch)
-	case ch.changed || ch.hidden || ch.opaque:
+	case ch.changed && !(ch.quiet && ch.below == nil) || ch.hidden || ch.opaque:
 		if err := x.parents(); err != nil {
 			return err
 		}

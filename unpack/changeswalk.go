@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +19,8 @@ type change struct {
 	below   *diskNode // nil: it is new
 	hidden  bool      // a directory above hides what the image has here
 	opaque  bool      // up is a directory that hides what the image has in it
-	changed bool      // both are there and differ, or it hides
+	changed bool      // both are there and differ
+	quiet   bool      // a directory that may have been made or touched to mount something in it
 }
 
 // walk visits what the upper directory holds and hides, parents first, names
@@ -117,7 +119,7 @@ func (c *Changes) walkName(ctx context.Context, parent, name string, hidden bool
 		}
 		ch.opaque = len(list) > 0
 	}
-	if ch.changed, err = c.differs(path, up, below); err != nil {
+	if ours, err := c.forMount(ch); ours || err != nil {
 		return err
 	}
 	if err := visit(ch); err != nil || !up.isDir() {
@@ -208,6 +210,77 @@ func (c *Changes) sameContent(path string, up, below *diskNode) (bool, error) {
 	}
 }
 
+// setMounts notes where something was mounted.
+func (c *Changes) setMounts(list []string) {
+	c.mounts, c.leads = pathSet{}, pathSet{}
+	for _, m := range list {
+		path, err := layertar.Clean(m)
+		if err != nil || path == "." {
+			continue
+		}
+		c.mounts[path] = true
+		for path != "." {
+			path = parentOf(path)
+			c.leads[path] = true
+		}
+	}
+}
+
+// forMount finds out in what the two differ, and what of that was done to mount
+// something; ours says that it is nothing but a mount point.
+func (c *Changes) forMount(ch *change) (ours bool, err error) {
+	if c.mounts[ch.path] && ch.below == nil {
+		if ours, err = c.empty(ch.path, ch.up); ours || err != nil {
+			return ours, err
+		}
+	}
+	up := *ch.up
+	if up.isDir() && c.leads[ch.path] {
+		if ch.quiet, err = c.mountMade(ch.path); err != nil {
+			return false, err
+		}
+		if ch.below == nil {
+			ch.quiet = true
+		} else if ch.quiet {
+			up.st.Mtim = ch.below.st.Mtim
+		}
+	}
+	ch.changed, err = c.differs(ch.path, &up, ch.below)
+	return false, err
+}
+
+func (c *Changes) empty(path string, n *diskNode) (bool, error) {
+	if !n.isDir() {
+		return n.kind == layertar.File && n.st.Size == 0, nil
+	}
+	all, leave, err := c.enter(path)
+	if err != nil {
+		return false, err
+	}
+	leave()
+	return len(all) == 0, nil
+}
+
+// mountMade tells whether a mount point was made in a directory, or what leads
+// to one.
+func (c *Changes) mountMade(dir string) (bool, error) {
+	for _, set := range []pathSet{c.mounts, c.leads} {
+		for path := range set {
+			if path == "." || parentOf(path) != dir {
+				continue
+			}
+			below, err := c.node(path)
+			if err != nil {
+				return false, err
+			}
+			if up, err := c.lookUpper(dir, baseOf(path), nil); err != nil || up != nil && below == nil {
+				return err == nil, err
+			}
+		}
+	}
+	return false, nil
+}
+
 // PathChange is a path that a container has changed.
 type PathChange struct {
 	Letter string // as of Change: A, C or D
@@ -219,18 +292,54 @@ type PathChange struct {
 // only itself is listed, of a new one everything in it. A directory is changed
 // if its attributes are, or what it holds. The top is not listed.
 func (c *Changes) List(ctx context.Context) ([]PathChange, error) {
-	var list []PathChange
+	l := &lister{}
 	err := c.walk(ctx, func(ch *change) error {
-		switch {
-		case ch.path == ".":
-		case ch.up == nil:
-			list = append(list, PathChange{"D", ch.path})
-		case ch.below == nil:
-			list = append(list, PathChange{"A", ch.path})
-		case ch.changed:
-			list = append(list, PathChange{"C", ch.path})
-		}
+		l.visit(ch)
 		return nil
 	})
-	return list, contentError(err)
+	return l.list, contentError(err)
+}
+
+// lister makes a list of changes.
+type lister struct {
+	list  []PathChange
+	quiet []*change // directories that are listed if what is in them is
+}
+
+func (l *lister) visit(ch *change) {
+	for n := len(l.quiet); n > 0 && !strings.HasPrefix(ch.path, l.quiet[n-1].path+"/"); n-- {
+		l.quiet = l.quiet[:n-1]
+	}
+	letter := ""
+	switch {
+	case ch.path == ".":
+	case ch.up == nil:
+		letter = "D"
+	case ch.below == nil:
+		letter = "A"
+	case ch.changed:
+		letter = "C"
+	}
+	if ch.quiet && letter != "C" && ch.path != "." {
+		l.quiet = append(l.quiet, ch)
+		return
+	}
+	if letter == "" {
+		return
+	}
+	for i, q := range l.quiet {
+		if q.below == nil {
+			l.list = append(l.list, PathChange{"A", q.path})
+			continue
+		}
+		next, made := ch.path, letter != "C"
+		if i+1 < len(l.quiet) {
+			next, made = l.quiet[i+1].path, l.quiet[i+1].below == nil
+		}
+		if made && parentOf(next) == q.path {
+			l.list = append(l.list, PathChange{"C", q.path})
+		}
+	}
+	l.quiet = l.quiet[:0]
+	l.list = append(l.list, PathChange{letter, ch.path})
 }
