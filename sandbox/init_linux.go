@@ -53,6 +53,7 @@ func (s *setup) steps() []step {
 	return []step{
 		{"forbid core files", s.forbidCore},
 		{"make mounts private", s.makePrivate},
+		{"bind volumes", s.cloneSources},
 		{"mount scratch", s.mountScratch},
 		{"mount overlay", s.mountOverlay},
 		{"mount /proc", s.mountProc},

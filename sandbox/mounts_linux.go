@@ -242,19 +242,37 @@ func (s *setup) makeMount(m *planMount, volume int) (int, error) {
 	case Tmpfs:
 		return s.keep(newMount("tmpfs", m.tmpfsAttrs(), m.tmpfsOptions()...))
 	}
-	if len(s.sources) == 0 {
-		return -1, errors.New("its source was not handed over")
-	}
 	source := s.sources[0]
 	s.sources = s.sources[1:]
-	if m.Cloned {
-		return source, nil
+	return source, nil
+}
+
+// cloneSources makes the mounts of sources that the caller could not make. It
+// comes before anything of ours is mounted, which a source may have in it.
+func (s *setup) cloneSources() error {
+	if len(s.sources) != s.plan.binds() {
+		return fmt.Errorf("%d sources were handed over for %d mounts", len(s.sources), s.plan.binds())
 	}
-	at, err := s.keep(reach(source))
-	if err != nil {
-		return -1, err
+	next := 0
+	for i := range s.plan.Mounts {
+		m := &s.plan.Mounts[i]
+		if m.Type != Bind {
+			continue
+		}
+		source := &s.sources[next]
+		next++
+		if m.Cloned {
+			continue
+		}
+		at, err := s.keep(reach(*source))
+		if err != nil {
+			return s.mountFault(m, err)
+		}
+		if *source, err = s.keep(m.clone(at)); err != nil {
+			return s.mountFault(m, err)
+		}
 	}
-	return s.keep(m.clone(at))
+	return nil
 }
 
 func (m *planMount) tmpfsAttrs() int {
@@ -394,6 +412,10 @@ func (p *plan) binds() (n int) {
 		}
 	}
 	return n
+}
+
+func (p *plan) has(kind MountType) bool {
+	return slices.ContainsFunc(p.Mounts, func(m planMount) bool { return m.Type == kind })
 }
 
 func (p *plan) mountsAt(target string) bool {

@@ -411,6 +411,13 @@ func TestLockedMounts(t *testing.T) {
 	if r := good(t, s); r.out != "/host/imgpack-test EROFS\n" {
 		t.Errorf("%q", r.out)
 	}
+	for source, want := range map[string]string{"/": `"etc"`, "/sys": `"kernel"`, "/proc": `"cpuinfo"`} {
+		s.Args = []string{"/bin/probe", "ls", "/host"}
+		s.Mounts = []Mount{bind(source, "/host", true)}
+		if r := good(t, s); !strings.Contains(r.out, want) || strings.Contains(r.out, `"upper"`) {
+			t.Errorf("%s: %q", source, r.out)
+		}
+	}
 }
 
 func TestMountsWithIDMap(t *testing.T) {

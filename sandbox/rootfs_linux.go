@@ -26,7 +26,7 @@ type setup struct {
 	userns  int // where the number of user namespaces is limited
 	user    identity
 	given   []int // mounts that the caller made, with Remap
-	sources []int // of the Binds that are still to be made
+	sources []int // of the Binds; from cloneSources on detached mounts
 
 	mounts int   // made in the image's tree
 	fds    []int // everything opened on the way, closed before the command starts

@@ -36,7 +36,7 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 	if explain == nil {
 		explain = func(string) {}
 	}
-	if s.State != "" && !s.ReadOnly { // nothing but mount points would be written there
+	if s.State != "" && (!s.ReadOnly || p.has(Volume)) { // nothing but mount points would be written there
 		dir, err := newRunDir(s.State)
 		if err != nil {
 			return Status{}, &StartError{Step: "prepare state directory", Code: CodeStart, Err: err}
