@@ -506,3 +506,52 @@ func writeNoFollow(path, body string) error {
 	_, err = unix.Write(fd, []byte(body))
 	return errors.Join(err, unix.Close(fd))
 }
+
+// TestRootlessChanges gives owners back that an ordinary user's files could not
+// have, and reads what is closed to their owner.
+func TestRootlessChanges(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("TestOrdinaryUser runs it")
+	}
+	b := fixtures.NewBlobs()
+	files := append(baseFiles(), fixtures.File{Name: "srv/hard", Type: tar.TypeLink, Link: "srv/data"}, fixtures.File{Name: "var/cache/closed/", Mode: 0o700, UID: 5, GID: 6})
+	img := load(t, b, fixtures.Root("", b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{{Files: files}}})))
+	dir, err := os.MkdirTemp("", "imgpack-test-")
+	must(t, err)
+	defer removePath(dir)
+	store := NewLayerStore(dir + "/store")
+	if _, _, err := store.Unpack(context.Background(), b, img, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	at := func(name string) string { return dir + "/upper/" + name }
+	must(t,
+		os.MkdirAll(at("srv"), 0o755), os.WriteFile(at("srv/data"), []byte("changed"), 0o600), os.WriteFile(at("srv/hard"), []byte("also"), 0o600), os.WriteFile(at("srv/new"), []byte("new"), 0o600), unix.Mknod(at("srv/old"), unix.S_IFCHR, 0),
+		os.MkdirAll(at("var/cache/closed"), 0o700), os.WriteFile(at("var/cache/closed/f"), []byte("f"), 0o600), unix.Setxattr(at("var/cache"), markOpaque, []byte("y"), 0),
+		os.Chmod(at("var/cache/closed/f"), 0), os.Chmod(at("var/cache/closed"), 0), os.Mkdir(at("etc"), 0o755), os.Symlink("x", at("etc/shadow")),
+	)
+	ch, err := store.OpenChanges(context.Background(), []digest.Digest{img.Layers[0].DiffID}, dir+"/upper", ChangesOptions{})
+	must(t, err)
+	defer ch.Close()
+	var raw bytes.Buffer
+	if _, err := ch.WriteLayer(context.Background(), &raw); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for r := tar.NewReader(&raw); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		must(t, err)
+		got = append(got, fmt.Sprintf("%s %o %d:%d", h.Name, h.Mode, h.Uid, h.Gid))
+	}
+	want := "etc/ 755 0:0|etc/shadow 777 0:0|srv/ 755 0:0|srv/data 600 999:999|srv/hard 600 999:999|srv/new 600 0:0|srv/.wh.old 0 0:0|" +
+		"var/ 700 0:0|var/cache/ 700 7:8|var/cache/.wh..wh..opq 0 0:0|var/cache/closed/ 0 5:6|var/cache/closed/f 0 0:0"
+	if strings.Join(got, "|") != want {
+		t.Errorf("%s\nwant\n%s", strings.Join(got, "|"), want)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(at("var/cache/closed"), &st); err != nil || st.Mode&0o777 != 0 {
+		t.Errorf("the mode of a directory is another now: %o %v", st.Mode, err)
+	}
+}
