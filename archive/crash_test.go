@@ -52,7 +52,7 @@ func TestCrashChild(t *testing.T) {
 		if err := s.Tag(bg, roots[i].Name, roots[0].Name); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Remove(bg, []string{roots[i].Descriptor.Digest.Encoded()}, true); err != nil {
+		if _, err := s.Remove(bg, []string{roots[i].Descriptor.Digest.Encoded()}, true, nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.GC(bg, GCOptions{}); err != nil {

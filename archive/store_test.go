@@ -373,19 +373,19 @@ func TestStoreTagAndRemove(t *testing.T) {
 	if err := s.Tag(bg, parse(t, "nginx"), parse(t, "b")); !errors.As(err, &nf) {
 		t.Errorf("tag of nothing: %v", err)
 	}
-	if _, err := s.Remove(bg, []string{"app:1", "nginx"}, false); !errors.As(err, &nf) {
+	if _, err := s.Remove(bg, []string{"app:1", "nginx"}, false, nil); !errors.As(err, &nf) {
 		t.Errorf("remove of nothing: %v", err)
 	}
-	if _, err := s.Remove(bg, []string{img.ID().Encoded()[:12]}, false); !errors.As(err, &conflict) {
+	if _, err := s.Remove(bg, []string{img.ID().Encoded()[:12]}, false, nil); !errors.As(err, &conflict) {
 		t.Errorf("remove of three names by ID: %v", err)
 	}
 	check("app:1=" + d2 + " app:2=" + d2 + " quay.io/x/y:z=" + d2 + " <none>=" + d1)
-	removed, err := s.Remove(bg, []string{"app:1", d1}, false)
+	removed, err := s.Remove(bg, []string{"app:1", d1}, false, nil)
 	if err != nil || len(removed) != 2 || removed[0].Last || !removed[1].Last || removed[0].Name.Familiar() != "app:1" {
 		t.Errorf("%+v, %v", removed, err)
 	}
 	check("app:2=" + d2 + " quay.io/x/y:z=" + d2)
-	removed, err = s.Remove(bg, []string{string(img.ID())}, true)
+	removed, err = s.Remove(bg, []string{string(img.ID())}, true, nil)
 	if err != nil || len(removed) != 2 || !removed[1].Last {
 		t.Errorf("%+v, %v", removed, err)
 	}
@@ -405,7 +405,7 @@ func TestStoreGC(t *testing.T) {
 	if _, err := s.Add(bg, extra, AddOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Remove(bg, []string{"extra:1"}, false); err != nil {
+	if _, err := s.Remove(bg, []string{"extra:1"}, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(s.Dir(), "blobs", "sha256", "README"), nil, 0o600); err != nil {
@@ -435,7 +435,7 @@ func TestStoreGC(t *testing.T) {
 	if _, err := s.GC(bg, GCOptions{}); !errors.As(err, &bad) || snapshot(t, s.Dir()) != before {
 		t.Errorf("a damaged image: %v, want a ContentError and nothing removed", err)
 	}
-	if _, err := s.Remove(bg, []string{roots[0].Descriptor.Digest.Encoded()[:12]}, false); err != nil {
+	if _, err := s.Remove(bg, []string{roots[0].Descriptor.Digest.Encoded()[:12]}, false, nil); err != nil {
 		t.Errorf("remove a damaged image: %v", err)
 	}
 	if _, err := s.GC(bg, GCOptions{}); err != nil {

@@ -36,7 +36,7 @@ func TestStoreManyWriters(t *testing.T) {
 				if _, err := own.Add(bg, g, AddOptions{}); err != nil {
 					t.Error(err)
 				}
-				if _, err := own.Remove(bg, []string{r.Name.String()}, false); err != nil {
+				if _, err := own.Remove(bg, []string{r.Name.String()}, false, nil); err != nil {
 					t.Error(err)
 				}
 				if _, err := own.GC(bg, GCOptions{}); err != nil {
@@ -205,7 +205,7 @@ func TestDiskFull(t *testing.T) {
 			if after := snapshot(t, dir); after != before {
 				t.Errorf("something was left:\n%s\nwas:\n%s", after, before)
 			}
-			if _, err := s.Remove(bg, []string{"there:1"}, false); err != nil {
+			if _, err := s.Remove(bg, []string{"there:1"}, false, nil); err != nil {
 				t.Error(err)
 			}
 			if r, err := s.GC(bg, GCOptions{}); err != nil || r.Blobs != 3 {

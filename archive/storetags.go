@@ -53,8 +53,9 @@ type Removed struct {
 // Remove takes names from images, all of those asked for or none. A text is a
 // name, or the digest or ID of an image or at least four digits of one, which
 // stands for all its names; to remove several at once that way wants force, or
-// it is a *ConflictError. What is not there is a *NotFoundError.
-func (s *Store) Remove(ctx context.Context, names []string, force bool) ([]Removed, error) {
+// it is a *ConflictError. What is not there is a *NotFoundError. allow, unless it
+// is nil, is asked about each, and when it returns an error nothing is removed.
+func (s *Store) Remove(ctx context.Context, names []string, force bool, allow func(Removed) error) ([]Removed, error) {
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return nil, err
@@ -88,6 +89,12 @@ func (s *Store) Remove(ctx context.Context, names []string, force bool) ([]Remov
 	for k, i := range order {
 		d := roots[i].Descriptor.Digest
 		removed[k] = Removed{Name: roots[i].Name, Digest: d, Last: !slices.ContainsFunc(left, func(r manifests.Root) bool { return r.Descriptor.Digest == d })}
+		if allow == nil {
+			continue
+		}
+		if err := allow(removed[k]); err != nil {
+			return nil, err
+		}
 	}
 	return removed, s.writeIndex(left)
 }

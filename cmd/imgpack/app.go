@@ -82,16 +82,16 @@ func run(args []string, s stdio, lookupEnv func(string) (string, bool), now func
 		return 0
 	}
 	err = interrupted(ctx, err)
-	if cmd.Name() == "run" {
-		err = runError(err)
+	if name := cmd.Name(); name == "run" || name == "exec" {
+		err = runError(name, err)
 	}
 	return a.report(err, a.g.json || a.g.format == "jsonl" || !a.g.ready && wantsJSON(args))
 }
 
-// runError gives every failure of run that is imgpack's own docker's code for
+// runError gives every failure of run and exec that is imgpack's own docker's code for
 // it: the codes below are the command's. Only where no sandbox is to be had at
 // all is there one of ours, so that scripts can tell.
-func runError(err error) error {
+func runError(op string, err error) error {
 	if is[*sandbox.UnsupportedError](err) {
 		return err
 	}
@@ -103,7 +103,7 @@ func runError(err error) error {
 			return err
 		}
 	}
-	f := failure{Op: "run", Err: err}
+	f := failure{Op: op, Err: err}
 	if inner, ok := errors.AsType[*failure](err); ok {
 		f = *inner
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/imgpack/imgpack/archive"
 	"github.com/imgpack/imgpack/internal/quote"
+	"github.com/imgpack/imgpack/sandbox/container"
 )
 
 type gcOptions struct{ dryRun bool }
@@ -22,8 +23,8 @@ func (o *gcOptions) add(fs *pflag.FlagSet) {
 func newGCCommand(a *app) *cobra.Command {
 	var o gcOptions
 	return a.command(spec{
-		use: "gc [flags]", aliases: []string{"prune"}, group: groupKeep, short: "free what no image of the store needs",
-		long:     "Removes blobs, unpacked layers, and what killed runs left. It never runs by itself.",
+		use: "gc [flags]", aliases: []string{"prune"}, group: groupKeep, short: "free what no image and no container needs",
+		long:     "Removes blobs, unpacked layers, and what killed runs left. Layers of containers\nstay. It never runs by itself.",
 		examples: "imgpack gc --dry-run\nimgpack gc",
 		exits:    []int{codeDenied, codeConflict},
 		run: func(ctx context.Context, args []string) error {
@@ -59,11 +60,30 @@ func (o *gcOptions) run(ctx context.Context, a *app) error {
 		return &failure{Op: "gc", Subject: store.Dir(), Err: err}
 	}
 	doc := gcDoc{kind("gc"), o.dryRun, res.Blobs, 0, res.Temps, res.Bytes}
+	dir, err := a.containers()
+	if err != nil {
+		return err
+	}
+	release, err := dir.Hold() // so that no container is made of what is being freed
+	if err != nil {
+		return err
+	}
+	defer release()
+	all, err := dir.List()
+	if err != nil {
+		return err
+	}
 	for _, p := range parts {
+		p.used = layersInUse(all, p.ids)
 		if err := p.collect(ctx, res.KeepDiffIDs, &doc); err != nil {
 			left = &failure{Op: "gc", Subject: p.layers, Message: "cannot free " + quote.Clean(p.layers), Hint: p.hint, Err: err}
 			break
 		}
+	}
+	if !o.dryRun {
+		n, err := dir.Sweep(func(cfg container.Config) bool { return cfg.IDs == "" || cfg.IDs == a.idsHere() })
+		doc.Temps += n
+		left = errors.Join(left, err)
 	}
 	return errors.Join(o.show(a, doc), left)
 }

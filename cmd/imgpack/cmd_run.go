@@ -30,7 +30,7 @@ type runOptions struct {
 	capAdd    []string
 	capDrop   []string
 	security  securityFlag
-	remove    bool
+	keep      keepFlags
 	explain   bool
 	timeout   time.Duration
 	resources resourceFlags
@@ -68,8 +68,8 @@ func (o *runOptions) add(fs *pflag.FlagSet) {
 		fs.StringSliceVar(&o.capDrop, "cap-drop", nil, "drop `CAPABILITY`, or ALL")
 		o.security.add(fs)
 		fs.BoolVar(&o.explain, "explain", false, "say each step of isolation, and what had to be weaker than usual")
-		fs.BoolVar(&o.remove, "rm", false, "as with docker; nothing is ever kept")
 	})
+	group(fs, groupContainer, o.keep.add)
 	group(fs, groupResources, o.resources.add)
 	group(fs, groupResources, func(fs *pflag.FlagSet) {
 		fs.StringArrayVar(&o.ulimits, "ulimit", nil, "limit each process: `NAME=SOFT[:HARD]`, such as nofile=1024:4096, -1 for none (repeatable)")
@@ -81,11 +81,12 @@ func newRunCommand(a *app) *cobra.Command {
 	var o runOptions
 	return a.command(spec{
 		use: "run [flags] IMAGE [COMMAND [ARG...]]", group: groupUse, short: "start an image in a small sandbox",
-		long: "No daemon, no root, no network unless asked for; nothing the command writes is\nkept. The exit status is the command's. Flags go before IMAGE.",
+		long: "No daemon, no root, no network unless asked for. Without -d and --name nothing is\nkept that the command writes. The exit status is the command's. Flags go before\nIMAGE.",
 		examples: "imgpack run nginx:1.27 nginx -t\n" +
 			"imgpack run -e DEBUG=1 --read-only site.imgpack//shop/api:2 /bin/api --version\n" +
 			"imgpack run -it debian:12 bash\n" +
 			"imgpack run --explain --timeout 30s redis:7.4\n" +
+			"imgpack run -d --name cache redis:7.4\n" +
 			"imgpack run --memory 512m --cpus 1.5 --pids-limit 200 redis:7.4\n" +
 			"imgpack run --read-only --tmpfs /tmp -v ./conf:/etc/nginx/conf.d:ro nginx:1.27\n" +
 			"imgpack run --uid-map 0:100000:65536 nginx:1.27",
@@ -106,6 +107,9 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 	if err := o.remap(a, &spec); err != nil {
 		return err
 	}
+	if err := o.keep.check(o.timeout); err != nil {
+		return err
+	}
 	if done, err := o.ids.enter(ctx, a, "run", args[0]); done || err != nil {
 		return err
 	}
@@ -118,6 +122,7 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 		return &failure{Op: "run", Subject: args[0], Err: err}
 	}
 	defer in.Close()
+	id := o.keep.newID(&spec)
 	if err := o.process.fill(a, &spec, img, args[1:]); err != nil {
 		return &failure{Op: "run", Subject: args[0], Err: err}
 	}
@@ -127,10 +132,13 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 		return &failure{Op: "run", Subject: args[0], Message: "cannot unpack " + printable(args[0]), Hint: limitHint(err), Err: err}
 	}
 	spec.Lower = rootfs.Lower
+	if id != "" {
+		return o.startKept(ctx, a, o.keep.config(a, id, spec, img, f, args[0], o.streams.interactive), img, args[0])
+	}
 	if spec.State, err = a.runState(); err != nil {
 		return &failure{Op: "run", Subject: args[0], Err: err}
 	}
-	return o.start(ctx, a, spec, img, args[0])
+	return o.start(ctx, a, spec, img, args[0], sandbox.Run)
 }
 
 // sandbox turns the flags into a spec.
@@ -167,11 +175,13 @@ func (o *runOptions) sandbox(a *app) (sandbox.Spec, error) {
 	if err := o.security.parse(); err != nil {
 		return spec, err
 	}
-	if spec.Stdin, err = o.streams.input(a); err != nil {
-		return spec, err
+	if !o.keep.detach {
+		if spec.Stdin, err = o.streams.input(a); err != nil {
+			return spec, err
+		}
+		spec.Stdout, _ = a.Out.(*os.File)
+		spec.Stderr, _ = a.Err.(*os.File)
 	}
-	spec.Stdout, _ = a.Out.(*os.File)
-	spec.Stderr, _ = a.Err.(*os.File)
 	if o.explain {
 		spec.Explain = func(step string) { fmt.Fprintf(a.Err, "sandbox: %s\n", printable(step)) }
 	}
@@ -223,7 +233,7 @@ func (a *app) runState() (string, error) {
 var errTimeout = errors.New("it took longer than --timeout allows")
 
 // start runs the sandbox to its end. What it returns carries the exit code.
-func (o *runOptions) start(ctx context.Context, a *app, spec sandbox.Spec, img *manifests.Image, subject string) error {
+func (o *runOptions) start(ctx context.Context, a *app, spec sandbox.Spec, img *manifests.Image, subject string, run runner) error {
 	if o.timeout > 0 {
 		limited, cancel := context.WithTimeoutCause(ctx, o.timeout, errTimeout)
 		defer cancel()
@@ -235,25 +245,14 @@ func (o *runOptions) start(ctx context.Context, a *app, spec sandbox.Spec, img *
 		ctx, spec.Signals, cancel = insist(ctx, spec.Signals)
 		defer cancel()
 	}
-	status, err := sandbox.Run(ctx, spec)
+	status, err := run(ctx, spec)
 	switch {
 	case errors.Is(context.Cause(ctx), errTimeout) && err != nil:
 		return &failure{Op: "run", Subject: subject, Code: codeTimedOut, Message: "killed " + printable(subject), Err: errTimeout}
 	case is[signalError](err):
 		return &failure{Op: "run", Subject: subject, Message: "killed " + printable(subject), Err: err}
 	case err != nil:
-		f := &failure{Op: "run", Subject: subject, Message: "cannot run " + printable(subject), Err: err}
-		var start *sandbox.StartError
-		var unsupported *sandbox.UnsupportedError
-		if errors.As(err, &start) {
-			f.Code, f.Hint = start.Code, start.Hint
-		} else if errors.As(err, &unsupported) {
-			f.Hint = unsupported.Hint
-		}
-		if local := (manifests.Platforms{}); f.Hint == "" && f.Code == codeNotRunnable && !local.Match(img.Platform()) {
-			f.Hint = fmt.Sprintf("the image is for %s, this machine is %s", manifests.FormatPlatform(img.Platform()), manifests.FormatPlatform(manifests.LocalPlatform()))
-		}
-		return f
+		return runFailure(err, img, subject)
 	case status.OutOfMemory && status.Code == codeKilled:
 		return &failure{Op: "run", Subject: subject, Code: codeKilled, Err: o.resources.outOfMemory("killed")}
 	case status.OutOfMemory:
@@ -263,4 +262,23 @@ func (o *runOptions) start(ctx context.Context, a *app, spec sandbox.Spec, img *
 		return exitStatus(status.Code)
 	}
 	return nil
+}
+
+// runner is sandbox.Run, or runs a container.
+type runner func(context.Context, sandbox.Spec) (sandbox.Status, error)
+
+// runFailure says why an image could not be run.
+func runFailure(err error, img *manifests.Image, subject string) error {
+	f := &failure{Op: "run", Subject: subject, Message: "cannot run " + printable(subject), Err: err}
+	var start *sandbox.StartError
+	var unsupported *sandbox.UnsupportedError
+	if errors.As(err, &start) {
+		f.Code, f.Hint = start.Code, start.Hint
+	} else if errors.As(err, &unsupported) {
+		f.Hint = unsupported.Hint
+	}
+	if local := (manifests.Platforms{}); f.Hint == "" && f.Code == codeNotRunnable && !local.Match(img.Platform()) {
+		f.Hint = fmt.Sprintf("the image is for %s, this machine is %s", manifests.FormatPlatform(img.Platform()), manifests.FormatPlatform(manifests.LocalPlatform()))
+	}
+	return f
 }

@@ -76,7 +76,7 @@ type rmiOptions struct{ force bool }
 
 func (o *rmiOptions) add(fs *pflag.FlagSet) {
 	group(fs, groupSafety, func(fs *pflag.FlagSet) {
-		fs.BoolVarP(&o.force, "force", "f", false, "remove all names of an image given by its ID")
+		fs.BoolVarP(&o.force, "force", "f", false, "remove all names of an image given by its ID, and the name of one that a container is made of")
 	})
 }
 
@@ -90,6 +90,38 @@ func newRmiCommand(a *app) *cobra.Command {
 		complete: a.completeImages,
 		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
 	}, o.add)
+}
+
+// usedError says that a container is made of an image.
+type usedError struct{ container string }
+
+func (e *usedError) Error() string { return "container " + e.container + " is made of it" }
+
+// unused refuses to remove the last name of an image that a container is made
+// of, as docker does. With -f that container keeps its layers.
+func (o *rmiOptions) unused(a *app, r archive.Removed) error {
+	if o.force || !r.Last {
+		return nil
+	}
+	dir, err := a.containers()
+	if err != nil {
+		return err
+	}
+	all, err := dir.List()
+	if err != nil {
+		return err
+	}
+	if name := usedBy(all, r.Digest); name != "" {
+		return &manifests.ConflictError{Subject: "image " + shownName(r), Err: &usedError{name}}
+	}
+	return nil
+}
+
+func shownName(r archive.Removed) string {
+	if r.Name.IsZero() {
+		return string(r.Digest)
+	}
+	return r.Name.Familiar()
 }
 
 type removedItem struct {
@@ -108,10 +140,12 @@ func (o *rmiOptions) run(ctx context.Context, a *app, args []string) error {
 		return err
 	}
 	defer store.Close()
-	removed, err := store.Remove(ctx, args, o.force)
+	removed, err := store.Remove(ctx, args, o.force, func(r archive.Removed) error { return o.unused(a, r) })
 	if err != nil {
 		f := &failure{Op: "rmi", Subject: args[0], Kept: "the store is as it was", Err: err}
-		if c, ok := errors.AsType[*manifests.ConflictError](err); ok && strings.HasPrefix(c.Subject, "image ") {
+		if c, ok := errors.AsType[*manifests.ConflictError](err); ok && is[*usedError](err) {
+			f.Hint = "imgpack rm removes the container; -f removes the name all the same"
+		} else if ok && strings.HasPrefix(c.Subject, "image ") {
 			f.Hint = "-f removes them all"
 		}
 		return f

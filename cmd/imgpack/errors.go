@@ -15,6 +15,7 @@ import (
 	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/manifests"
 	"github.com/imgpack/imgpack/sandbox"
+	"github.com/imgpack/imgpack/sandbox/container"
 	"github.com/imgpack/imgpack/unpack"
 )
 
@@ -50,18 +51,18 @@ var exitCodes = []exitCode{
 	{codeOK, "ok", "done, verified"},
 	{codeNo, "no", "the content is at fault: damaged, forged or malformed; diff: there are differences"},
 	{codeUsage, "usage", "bad flag, argument or setting; nothing was touched"},
-	{codePartial, "partial", "some items failed, the others are done"},
-	{codeNotFound, "not-found", "no such file, image, tag or platform"},
+	{codePartial, "partial", "some items failed, the others are done: of several containers"},
+	{codeNotFound, "not-found", "no such file, image, tag, platform or container"},
 	{codeDenied, "denied", "credentials, permission or privilege missing"},
 	{codeUnreachable, "unreachable", "network or registry failed, or --offline forbade it"},
 	{codeNoSpace, "no-space", "disk or another resource is full"},
-	{codeConflict, "conflict", "output exists, a tag names another digest, or a lock is held"},
+	{codeConflict, "conflict", "output exists, a tag names another digest, a lock is held, or a container runs"},
 	{codeUnsupported, "unsupported", "well-formed, but not handled here or by this kernel"},
 	{codeFailed, "failed", "anything else, including an internal error"},
 	{codeTimedOut, "timed-out", "run: --timeout passed, and the command was killed"},
-	{codeRun, "run", "run: imgpack itself failed, whatever the reason"},
-	{codeNotRunnable, "not-runnable", "run: the command cannot be executed"},
-	{codeNoCommand, "no-command", "run: the command is not in the image"},
+	{codeRun, "run", "run, exec: imgpack itself failed, whatever the reason"},
+	{codeNotRunnable, "not-runnable", "run, exec: the command cannot be executed"},
+	{codeNoCommand, "no-command", "run, exec: the command is not in the image"},
 	{codeInterrupted, "interrupted", "stopped by SIGINT (Ctrl-C)"},
 	{codeKilled, "killed", "run: the command was killed; with a message: for want of memory, at --memory"},
 	{codeTerminated, "terminated", "stopped by SIGTERM"},
@@ -173,6 +174,12 @@ var codeRules = []struct {
 	{codeDenied, is[*archive.DeniedError]},
 	{codeUnreachable, is[*archive.UnreachableError]},
 	{codeNoSpace, isErrno(syscall.ENOSPC, syscall.EDQUOT, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.EFBIG)},
+	{codeUsage, is[*container.NameError]},
+	{codeUsage, is[*container.SignalError]},
+	{codeUsage, is[*container.AmbiguousError]},
+	{codeConflict, is[*container.NameTakenError]},
+	{codeConflict, is[*container.StateError]},
+	{codeNotFound, is[*container.NotFoundError]},
 	{codeConflict, is[*manifests.ConflictError]},
 	{codeNotFound, is[*manifests.NotFoundError]},
 	{codeUnsupported, is[*manifests.UnsupportedError]},

@@ -20,11 +20,12 @@ const (
 	groupSafety    = "Safety"
 	groupProcess   = "Process"
 	groupSandbox   = "Sandbox"
+	groupContainer = "Container"
 	groupResources = "Resource"
 	groupGlobal    = "Global"
 )
 
-var flagGroups = []string{groupSource, groupOutput, groupProcess, groupSandbox, groupResources, groupFlags, groupRegistry, groupSafety, groupGlobal}
+var flagGroups = []string{groupSource, groupOutput, groupProcess, groupSandbox, groupContainer, groupResources, groupFlags, groupRegistry, groupSafety, groupGlobal}
 
 const annotationGroup = "group"
 
@@ -90,17 +91,22 @@ func flagHelp(cmd *cobra.Command, out io.Writer) {
 // rootHelp is the page for imgpack alone.
 func rootHelp(root *cobra.Command, w io.Writer) error {
 	out := bufio.NewWriter(w)
-	fmt.Fprintf(out, "imgpack: %s\n\nUsage: imgpack COMMAND [flags] [arguments]\n", root.Short)
+	fmt.Fprintf(out, "imgpack: %s\n\nUsage: imgpack COMMAND [flags] [arguments]\n\n", root.Short)
 	for _, group := range commandGroups {
-		head := group
+		head, others := group, []string(nil)
 		for _, c := range root.Commands() {
-			if c.Annotations["group"] == group && !c.Hidden {
-				if head != "" {
-					fmt.Fprintln(out)
-				}
-				fmt.Fprintf(out, "%-9s %-11s %s\n", head, c.Name(), c.Short)
-				head = ""
+			if c.Annotations["group"] != group || c.Hidden {
+				continue
 			}
+			if c.Annotations["also"] != "" {
+				others = append(others, c.Name())
+				continue
+			}
+			fmt.Fprintf(out, "%-9s %-11s %s\n", head, c.Name(), c.Short)
+			head = ""
+		}
+		if len(others) > 0 {
+			fmt.Fprintf(out, "%-9s %s\n", "", strings.Join(others, ", "))
 		}
 	}
 	fmt.Fprint(out, `

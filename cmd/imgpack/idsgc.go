@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -19,8 +20,10 @@ import (
 // sandboxes write: one for the owner alone, and one for each map of ids.
 type gcPart struct {
 	layers, runs string
-	stale        bool   // of a map that is no longer the caller's: nothing can use it
-	hint         string // where it cannot be collected
+	ids          string          // the map; "" for the owner alone
+	used         []digest.Digest // layers of containers
+	stale        bool            // of a map that is no longer the caller's: nothing can use it
+	hint         string          // where it cannot be collected
 }
 
 // gcParts lists the places that gc goes through. Where one holds files of other
@@ -36,7 +39,7 @@ func (a *app) gcParts(ctx context.Context, store *archive.Store, dryRun bool) (p
 	}
 	own, full := a.gcKey(), false
 	for _, key := range keys {
-		p := gcPart{layers: filepath.Join(store.LayerDir(), idsDir, key), runs: filepath.Join(runs, idsDir, key), stale: !a.root() && key != own}
+		p := gcPart{layers: filepath.Join(store.LayerDir(), idsDir, key), runs: filepath.Join(runs, idsDir, key), ids: key, stale: !a.root() && key != own}
 		if p.stale {
 			p.hint = "its layers have owners that /etc/subuid or /etc/subgid no longer gives to you; root can remove it"
 		}
@@ -101,6 +104,7 @@ func (p *gcPart) collect(ctx context.Context, keep []digest.Digest, doc *gcDoc) 
 	if p.stale {
 		keep = nil
 	}
+	keep = slices.Concat(keep, p.used)
 	n, bytes, err := unpack.NewLayerStore(p.layers).GC(ctx, keep, doc.DryRun)
 	if err != nil {
 		return err
@@ -115,7 +119,7 @@ func (p *gcPart) collect(ctx context.Context, keep []digest.Digest, doc *gcDoc) 
 		return err
 	}
 	doc.Temps += left
-	if p.stale {
+	if p.stale && len(p.used) == 0 {
 		return errors.Join(os.RemoveAll(p.layers), os.RemoveAll(p.runs))
 	}
 	return nil

@@ -12,10 +12,12 @@ import (
 
 	"github.com/imgpack/imgpack/internal/subid"
 	"github.com/imgpack/imgpack/sandbox"
+	"github.com/imgpack/imgpack/sandbox/container"
 )
 
 func main() {
 	sandbox.Init() // first: run starts this program again as the sandbox's process 1
+	container.Init()
 	namespace = subid.Init()
 	os.Exit(mainCode())
 }

@@ -14,15 +14,16 @@ import (
 
 // The groups of commands, as the top-level help shows them.
 const (
-	groupCarry    = "Carry"
-	groupExchange = "Exchange"
-	groupLook     = "Look"
-	groupUse      = "Use"
-	groupKeep     = "Keep"
-	groupSelf     = "Self"
+	groupCarry      = "Carry"
+	groupExchange   = "Exchange"
+	groupLook       = "Look"
+	groupUse        = "Use"
+	groupContainers = "Live"
+	groupKeep       = "Keep"
+	groupSelf       = "Self"
 )
 
-var commandGroups = []string{groupCarry, groupExchange, groupLook, groupUse, groupKeep, groupSelf}
+var commandGroups = []string{groupCarry, groupExchange, groupLook, groupUse, groupContainers, groupKeep, groupSelf}
 
 // rootFor builds the tree of commands that args need. The flags of all commands
 // take longer to make than an image to be found, so run, which is to start at
@@ -73,6 +74,8 @@ var commands = []func(*app) *cobra.Command{
 	newSaveCommand, newLoadCommand, newPullCommand, newPushCommand,
 	newImagesCommand, newTreeCommand, newInspectCommand, newHistoryCommand, newDiffCommand,
 	newUnpackCommand, newExportCommand, newRunCommand,
+	newPsCommand, newLogsCommand, newExecCommand, newStopCommand, newRmCommand,
+	newKillCommand, newPauseCommand, newUnpauseCommand, newWaitCommand, newStartCommand, newRestartCommand,
 	newTagCommand, newRmiCommand, newGCCommand,
 	newDoctorCommand, newVersionCommand, newCompletionCommand,
 }
@@ -89,6 +92,7 @@ type spec struct {
 	complete cobra.CompletionFunc
 	// formatShort is the letter of --format, where docker has one.
 	formatShort string
+	also        bool // in the top-level help, in the row of the group's others
 	run         func(ctx context.Context, args []string) error
 }
 
@@ -100,7 +104,7 @@ func (a *app) command(s spec, add func(*pflag.FlagSet)) *cobra.Command {
 		Short:                 s.short,
 		Long:                  s.long,
 		Example:               s.examples,
-		Annotations:           map[string]string{"group": s.group, "exits": exitList(s.exits)},
+		Annotations:           map[string]string{"group": s.group, "exits": exitList(s.exits), "also": also(s.also)},
 		ValidArgsFunction:     s.complete,
 		DisableFlagsInUseLine: true,
 		PreRunE:               func(cmd *cobra.Command, _ []string) error { return a.prepare(cmd) },
@@ -117,6 +121,13 @@ func (a *app) command(s spec, add func(*pflag.FlagSet)) *cobra.Command {
 	a.g.add(fs, cmd.Name() != "run", s.formatShort)
 	completeFlags(cmd)
 	return cmd
+}
+
+func also(is bool) string {
+	if is {
+		return "also"
+	}
+	return ""
 }
 
 func exitList(codes []int) string {
@@ -139,8 +150,7 @@ func withCommand(err error, cmd *cobra.Command) error {
 var absent = map[string]string{
 	"import":  "did you mean load? imgpack load -i FILE brings an archive or bundle into the store",
 	"build":   "imgpack does not build images; use docker or podman",
-	"cp":      "imgpack keeps no containers; imgpack unpack IMAGE DIR gives an image's files",
-	"exec":    "imgpack keeps no containers; imgpack run IMAGE COMMAND starts one",
+	"cp":      "imgpack unpack IMAGE DIR gives an image's files; imgpack exec CONTAINER cat FILE gives a container's",
 	"network": "imgpack run gives a container no network, or the host's with --network host",
 	"volume":  "imgpack keeps no volumes; imgpack run -v DIR:PLACE shows a directory of this machine",
 	"copy":    "did you mean push (to a registry), save (to a file) or pull (into the store)?",
@@ -216,7 +226,8 @@ var foreignFlags = map[string]string{
 	"all":                  "did you mean --platform all?",
 	"arch":                 "did you mean --platform?",
 	"net":                  "did you mean --network?",
-	"detach":               "imgpack run stays in the foreground",
+	"restart":              "nothing restarts a container by itself; imgpack restart does",
+	"attach":               "imgpack logs -f follows what a container says",
 	"publish":              "imgpack run publishes no ports",
 	"privileged":           "imgpack run has no privileged mode",
 	"registry-config":      "did you mean --authfile?",
@@ -238,7 +249,6 @@ var foreignFlags = map[string]string{
 // foreignShorthands are single letters of other tools.
 var foreignShorthands = map[string]string{
 	"o": "this command prints its result; --json or --format sets the shape",
-	"d": "imgpack run stays in the foreground",
 	"p": "imgpack run publishes no ports",
 }
 

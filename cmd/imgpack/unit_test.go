@@ -91,7 +91,7 @@ func TestRunErrors(t *testing.T) {
 		{1, exitStatus(1)},
 		{130, signalError{syscall.SIGINT}},
 	} {
-		if got := codeOf(runError(c.err)); got != c.want {
+		if got := codeOf(runError("run", c.err)); got != c.want {
 			t.Errorf("%v: code %d, want %d", c.err, got, c.want)
 		}
 	}

@@ -18,6 +18,7 @@ type Config struct {
 	Image    string   // the image as it was named
 	ImageID  string   // digest of the image's config
 	Manifest string   // digest of the image's manifest
+	Root     string   // digest of what Image names: that manifest, or an index it is in
 	Platform string   // "linux/amd64"
 	DiffIDs  []string // of the image's layers, the lowest first
 

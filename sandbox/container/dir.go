@@ -68,7 +68,8 @@ func NewID() string {
 // its name, and a *NameError when none may.
 //
 // A container that was to be removed at its end, and was not because its
-// monitor was killed, gives up its name.
+// monitor was killed, gives up its name. Lower directories that are not there
+// are an error: what holds them may be freed at any time before.
 func (d *Dir) Create(ctx context.Context, cfg Config) (*Container, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
@@ -91,10 +92,25 @@ func (d *Dir) Create(ctx context.Context, cfg Config) (*Container, error) {
 		return nil, err
 	}
 	defer lock.Close()
+	for _, dir := range cfg.Spec.Lower {
+		if _, err := os.Lstat(dir); err != nil {
+			return nil, fmt.Errorf("find the layers of the container: %w", err)
+		}
+	}
 	if err := d.claim(cfg.Name); err != nil {
 		return nil, err
 	}
 	return d.make(cfg)
+}
+
+// Hold keeps containers from being made until release is called, so that what
+// they would be made of can be freed.
+func (d *Dir) Hold() (release func(), err error) {
+	f, err := d.lock()
+	if err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
 }
 
 // claim makes sure that nobody has a name. The directory is locked.

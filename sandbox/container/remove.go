@@ -102,13 +102,9 @@ func (c *Container) erase() error {
 
 // Sweep removes what creating and removing containers left when it was
 // interrupted, and containers that were to be removed at their end and were
-// not. It returns how many there were.
-func (d *Dir) Sweep() (n int, err error) {
-	lock, err := d.lock()
-	if err != nil {
-		return 0, err
-	}
-	defer lock.Close()
+// not, of those that mine says. It returns how many there were. The directory
+// must be held.
+func (d *Dir) Sweep(mine func(Config) bool) (n int, err error) {
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
 		return 0, err
@@ -123,19 +119,26 @@ func (d *Dir) Sweep() (n int, err error) {
 			err = os.RemoveAll(filepath.Join(d.path, e.Name()))
 		case err != nil:
 			return n, err
+		case c.fault != "" || !mine(c.config) || !c.leftOver():
+			continue
 		default:
-			st, serr := c.State()
-			if serr != nil || c.fault != "" || st.Live() || !c.config.Remove && st.Status != Dead || c.config.Remove && st.Status == Created {
-				continue
-			}
 			err = c.remove()
 		}
-		if err != nil && !isStateError(err) {
+		if isStateError(err) {
+			continue
+		}
+		if err != nil {
 			return n, err
 		}
 		n++
 	}
 	return n, nil
+}
+
+// leftOver says that a removal was begun, or should have been.
+func (c *Container) leftOver() bool {
+	st, err := c.State()
+	return err == nil && (st.Status == Dead || c.config.Remove && st.Status == Exited)
 }
 
 // removeTree removes what was made in a sandbox.
