@@ -457,3 +457,15 @@ func TestMountsAreGone(t *testing.T) {
 		t.Errorf("mounts changed:\n%s", after)
 	}
 }
+
+// TestUserOfAMount: users are looked up where the process would.
+func TestUserOfAMount(t *testing.T) {
+	im := newImage(t)
+	passwd := filepath.Join(t.TempDir(), "passwd")
+	check(t, os.WriteFile(passwd, []byte("guest:x:0:0::/guest:/bin/sh\n"), 0o644))
+	s := im.spec("env")
+	s.User, s.Mounts = "guest", []Mount{bind(passwd, "/etc/passwd", true)}
+	if r := good(t, s); !strings.Contains(r.out, "HOME=/guest") {
+		t.Error(r.out)
+	}
+}
