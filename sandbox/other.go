@@ -13,6 +13,15 @@ func Run(context.Context, Spec) (Status, error) {
 	return Status{}, &UnsupportedError{Feature: "Linux namespaces"}
 }
 
+// Ahead is a process 1 started early; there is none on this system.
+type Ahead struct{}
+
+// Prepare does nothing on this system.
+func Prepare(Spec) *Ahead { return nil }
+
+// Close does nothing on this system.
+func (*Ahead) Close() {}
+
 // Init does nothing on this system.
 func Init() {}
 

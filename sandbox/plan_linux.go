@@ -74,21 +74,26 @@ func newPlan(s *Spec) (*plan, error) {
 	if err := p.setFilter(s); err != nil {
 		return fail("check system call filter", err)
 	}
+	return p, p.setOwner(s)
+}
+
+// setOwner decides on the user namespace.
+func (p *plan) setOwner(s *Spec) (err error) {
 	p.Single, err = isOrdinary()
 	if err != nil {
-		return fail("read own capabilities", err)
+		return &StartError{Step: "read own capabilities", Code: CodeStart, Err: err}
 	}
 	p.UserNS = true
 	if p.Remap = len(s.UIDMap)+len(s.GIDMap) > 0; p.Remap {
 		if err := checkMaps(s); err != nil {
-			return fail("check id maps", err)
+			return &StartError{Step: "check id maps", Code: CodeStart, Err: err}
 		}
 		if p.Single {
-			return nil, &UnsupportedError{Feature: "id maps", Err: errors.New("they take root")}
+			return &UnsupportedError{Feature: "id maps", Err: errors.New("they take root")}
 		}
 		p.UIDs, p.GIDs = s.UIDMap, s.GIDMap
 	}
-	return p, nil
+	return nil
 }
 
 func checkMaps(s *Spec) error {

@@ -48,16 +48,21 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 			}
 		}()
 	}
-	io, err := openStdio(&s, p)
-	if err != nil {
+	b := &box{plan: p, explain: explain, limits: s.Limits}
+	if err := b.openStreams(&s); err != nil {
 		return Status{}, &StartError{Step: "prepare standard streams", Code: CodeStart, Err: err}
 	}
+	io := b.io
 	defer io.close()
+	defer func() {
+		if b.waiting {
+			b.abandon()
+		}
+	}()
 
 	// The parent-death signal is tied to the thread that starts the child.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	b := &box{plan: p, explain: explain, io: io, limits: s.Limits}
 	defer b.closeSources()
 	if err := b.openSources(); err != nil {
 		return Status{}, err
@@ -80,9 +85,13 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 
 // run makes one attempt.
 func (b *box) run(ctx context.Context, signals <-chan os.Signal) (Status, error) {
-	if err := b.start(); err != nil {
-		return Status{}, err
+	if !b.waiting {
+		if err := b.start(); err != nil {
+			return Status{}, err
+		}
 	}
+	b.waiting = false
+	b.explainNamespaces(b.how)
 	err := b.joinGroup()
 	if err == nil {
 		err = b.handOver()
@@ -106,6 +115,8 @@ type box struct {
 	limits  Limits
 	group   *cgroup.Group // nil: no limits
 	sources []int         // of the plan's Binds, opened
+	how     string        // this program was protected, for process 1
+	waiting bool          // process 1 was started ahead, and has no plan yet
 }
 
 // start brings up process 1 and hands it the plan.
@@ -152,8 +163,7 @@ func (b *box) start() error {
 		ours.Close()
 		return startFault(b.plan, err)
 	}
-	b.proc, b.ctl = proc, newControl(ours, maxReport)
-	b.explainNamespaces(how)
+	b.proc, b.ctl, b.how = proc, newControl(ours, maxReport), how
 	return nil
 }
 

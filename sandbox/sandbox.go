@@ -138,6 +138,9 @@ type Spec struct {
 	// not to it alone. Process 1 reaps orphans with it and without.
 	Init bool
 
+	// Ahead, when not nil, is what Prepare made for this Run.
+	Ahead *Ahead `json:"-"`
+
 	// Signals, when not nil, delivers signals that Run passes to the process,
 	// but SIGWINCH when it has a Terminal.
 	Signals <-chan os.Signal `json:"-"`

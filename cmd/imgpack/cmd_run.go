@@ -117,6 +117,10 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 	if err := o.security.fill(&spec); err != nil {
 		return &failure{Op: "run", Subject: args[0], Err: err}
 	}
+	if !spec.Terminal { // which is started by hand
+		spec.Ahead = sandbox.Prepare(spec)
+		defer spec.Ahead.Close()
+	}
 	img, f, in, err := a.openImage(ctx, args[0], sourcePolicy{platform: o.platform})
 	if err != nil {
 		return &failure{Op: "run", Subject: args[0], Err: err}
