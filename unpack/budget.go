@@ -3,6 +3,8 @@ package unpack
 import (
 	"cmp"
 	"fmt"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -10,17 +12,19 @@ import (
 
 	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/layertar"
+	"github.com/imgpack/imgpack/manifests"
 )
 
 // budget is what all layers of one operation share: the space of the file
 // system, and the caller's open files.
 type budget struct {
-	fd      int // in the file system written to
-	dirs    int // directories an extractor may hold open
-	items   int // entries of one batch, for each may be an open file
-	written atomic.Int64
-	memory  int64 // most that held may be
-	held    atomic.Int64
+	fd       int // in the file system written to
+	dirs     int // directories an extractor may hold open
+	items    int // entries of one batch, for each may be an open file
+	decoders int // cores that decode a layer at most
+	written  atomic.Int64
+	memory   int64 // most that held may be
+	held     atomic.Int64
 
 	early   int // as fd, for syncs that come early
 	syncing atomic.Bool
@@ -62,17 +66,22 @@ func (b *budget) remember(path string) error {
 	return layertar.Past(LimitMemory, "the names of directories, whiteouts and links take more than %d bytes of memory", b.memory)
 }
 
-// newBudget refuses what cannot fit: need is the least that will be written.
-// The budget must be closed.
-func newBudget(fd int, o Options, need int64) (*budget, error) {
+// newBudget refuses layers that cannot fit. The budget must be closed.
+func newBudget(fd int, o Options, layers []manifests.Layer) (*budget, error) {
 	b := &budget{fd: fd, dirs: maxOpenDirs, items: maxItems, memory: cmp.Or(o.Memory, DefaultMemory)}
+	// Making what is decoded takes as many cores as decoding it.
+	b.decoders = max(runtime.GOMAXPROCS(0)/2/max(min(o.jobs(), len(layers)), 1), 1)
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err == nil {
 		share := lim.Cur / 4 / uint64(o.jobs())
 		b.dirs = int(min(max(share, 8), maxOpenDirs))
 		b.items = int(min(max(share/batches, 1), maxItems))
 	}
-	if err := atomicfile.CheckSpace(fd, need); err != nil {
+	var least int64 // that will be written
+	for _, l := range layers {
+		least += l.Blob.Size
+	}
+	if err := atomicfile.CheckSpace(fd, least); err != nil {
 		return nil, fmt.Errorf("unpack: %w", err)
 	}
 	var err error
@@ -124,4 +133,15 @@ func (b *budget) spend(n int64) error {
 		return fmt.Errorf("only %d bytes are free: %w", free, unix.ENOSPC)
 	}
 	return nil
+}
+
+// bySize returns the numbers of layers in the order to begin with them: the
+// largest first, so that none is left to a single core at the end.
+func bySize(layers []manifests.Layer) []int {
+	order := make([]int, len(layers))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(layers[b].Blob.Size, layers[a].Blob.Size) })
+	return order
 }

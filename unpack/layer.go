@@ -26,6 +26,7 @@ type job struct {
 	lower    lowerView // nil: on its own
 	marks    bool
 	progress manifests.Progress
+	decoders int // cores that decode the layer at most; 0 means all
 }
 
 // run unpacks the layer into dir, an existing empty directory, and proves its
@@ -38,6 +39,7 @@ func (j *job) run(ctx context.Context, dir string) (*layerMeta, map[string]*attr
 		return nil, nil, err
 	}
 	defer unix.Close(root)
+	j.decoders = j.budget.decoders
 	x := newExtractor(root, j.budget)
 	defer x.close()
 	x.lower, x.marks, x.noXattrs, x.ids = j.lower, j.marks, j.options.NoXattrs, &j.options.IDs
@@ -176,7 +178,7 @@ func (j *job) open(ctx context.Context, layer manifests.Layer) (_ *layerStream, 
 		return nil, err
 	}
 	counted := j.progress.WatchLayer(blob, layer.Blob)
-	tar, err = codec.NewReaderWindow(counted, codec.Format(layer.Compression), j.options.Window)
+	tar, err = codec.NewReaderOptions(counted, codec.Format(layer.Compression), codec.Options{Window: j.options.Window, Jobs: j.decoders})
 	if err != nil {
 		s := newLayerStream(counted, nil, nil, cancel)
 		defer s.close()

@@ -89,12 +89,8 @@ func (f *flattener) run(ctx context.Context) error {
 }
 
 func (f *flattener) extract(ctx context.Context) error {
-	var need int64
-	for _, l := range f.img.Layers {
-		need += l.Blob.Size
-	}
 	var err error
-	if f.out.budget, err = newBudget(f.out.fd, f.options, need); err != nil {
+	if f.out.budget, err = newBudget(f.out.fd, f.options, f.img.Layers); err != nil {
 		return err
 	}
 	f.dirs = map[string]*attrs{".": impliedAttrs()}
@@ -108,7 +104,7 @@ func (f *flattener) extract(ctx context.Context) error {
 	defer f.cloner.close()
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(f.options.jobs())
-	for i := range f.parts {
+	for _, i := range bySize(f.img.Layers) {
 		group.Go(func() (err error) {
 			f.parts[i], err = f.unpack(gctx, i, nil)
 			return err

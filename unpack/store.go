@@ -105,7 +105,7 @@ func (s *LayerStore) unpack(ctx context.Context, src manifests.Fetcher, img *man
 func (s *LayerStore) extract(ctx context.Context, src manifests.Fetcher, img *manifests.Image, o Options, w *workspace) ([]*staged, error) {
 	layers := make([]*staged, len(img.Layers))
 	byID := map[digest.Digest]*staged{}
-	var need int64
+	var fresh []manifests.Layer
 	for i, l := range img.Layers {
 		st := byID[l.DiffID]
 		if st == nil {
@@ -113,12 +113,12 @@ func (s *LayerStore) extract(ctx context.Context, src manifests.Fetcher, img *ma
 			byID[l.DiffID] = st
 			if err := s.find(st); err != nil {
 				st.isNew, st.dir = true, filepath.Join(w.dir, fmt.Sprint("layer", i))
-				need += l.Blob.Size
+				fresh = append(fresh, l)
 			}
 		}
 		layers[i] = st
 	}
-	budget, err := newBudget(w.fd, o, need)
+	budget, err := newBudget(w.fd, o, fresh)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +126,8 @@ func (s *LayerStore) extract(ctx context.Context, src manifests.Fetcher, img *ma
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(o.jobs())
 	started := map[*staged]bool{}
-	for i, st := range layers {
+	for _, i := range bySize(img.Layers) {
+		st := layers[i]
 		if !st.isNew || started[st] {
 			continue
 		}

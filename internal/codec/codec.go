@@ -27,7 +27,7 @@ const (
 // `zstd --long=27`, the largest that decoders accept unasked, writes.
 const DefaultWindow = 128 << 20
 
-// MaxWindow is the largest window that NewReaderWindow can allow: what
+// MaxWindow is the largest window that Options.Window can allow: what
 // `zstd --ultra --long=31` writes.
 const MaxWindow = 2 << 30
 
@@ -73,12 +73,18 @@ func (e *FormatError) Unwrap() error { return e.Err }
 // caller, but r is read only while Read is called. The reader must be closed,
 // which frees it and does not close r. Format None is r itself.
 func NewReader(r io.Reader, format Format) (io.ReadCloser, error) {
-	return NewReaderWindow(r, format, 0)
+	return NewReaderOptions(r, format, Options{})
 }
 
-// NewReaderWindow is NewReader with another bound than DefaultWindow, in bytes,
-// on what memory a zstd stream may ask for; 0 is that default.
-func NewReaderWindow(r io.Reader, format Format, window int64) (io.ReadCloser, error) {
+// Options of a decompressor. The zero value works.
+type Options struct {
+	Window int64 // bytes of memory a zstd stream may ask for; 0 means DefaultWindow
+	Jobs   int   // cores that decode a gzip stream at most; 0 means all, and what gunzip.MaxJobs allows
+}
+
+// NewReaderOptions is NewReader with options.
+func NewReaderOptions(r io.Reader, format Format, o Options) (io.ReadCloser, error) {
+	window := o.Window
 	if window <= 0 {
 		window = DefaultWindow
 	}
@@ -87,7 +93,7 @@ func NewReaderWindow(r io.Reader, format Format, window int64) (io.ReadCloser, e
 	case None:
 		return io.NopCloser(r), nil
 	case Gzip:
-		z := gunzip.NewReader(src, gunzip.Options{})
+		z := gunzip.NewReader(src, gunzip.Options{Jobs: o.Jobs, Beside: o.Jobs == 1})
 		return &reader{src: src, format: Gzip, r: z, close: func() { z.Close() }}, nil
 	case Zstd:
 		z, err := zstd.NewReader(src, zstd.WithDecoderMaxWindow(uint64(min(max(window, zstd.MinWindowSize), MaxWindow))), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))

@@ -343,7 +343,7 @@ func TestZstdWindow(t *testing.T) {
 		t.Errorf("single segment of a TiB: %v", err)
 	}
 	for window, taken := range map[int64]bool{0: true, 64 << 20: false, 128 << 20: true, 1: false, 1 << 50: true} {
-		r, err := NewReaderWindow(bytes.NewReader(frame(17, 0)), Zstd, window)
+		r, err := NewReaderOptions(bytes.NewReader(frame(17, 0)), Zstd, Options{Window: window})
 		if err == nil {
 			_, err = io.ReadAll(r)
 			r.Close()

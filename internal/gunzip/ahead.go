@@ -55,10 +55,14 @@ const (
 func newAhead(jobs int) *ahead {
 	d := new(decoder)
 	d.start(newPiece())
-	return &ahead{
+	a := &ahead{
 		jobs: jobs, cores: int32(runtime.GOMAXPROCS(0)), turn: d, cut: cutter{min: segmentMin},
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	if jobs == 1 {
+		a.cut.without = patience
+	}
+	return a
 }
 
 func (a *ahead) close() {

@@ -36,6 +36,9 @@ type Options struct {
 	// Jobs is how many goroutines decode at once, at most MaxJobs; 0 is one for
 	// each processor. With 1 decoding is done within Read.
 	Jobs int
+	// Beside has a single job, too, decode beside the reader: for readers that
+	// have work of their own, and for cores that have.
+	Beside bool
 }
 
 // Reader gives the content of a gzip stream, all its members joined. It is used
@@ -50,8 +53,8 @@ type Reader struct {
 
 // NewReader returns a reader of the gzip stream that r begins with and is nothing
 // but. r is read from within Read only, so its reads never overlap with anything
-// the caller does between; but with more than one job it is read some MiB ahead
-// before Read returns. Memory is 0.5 MiB with one job. With more it is 9 MiB, or
+// the caller does between; but beside it, it is read some MiB ahead before
+// Read returns. Memory is 0.5 MiB within Read. Beside it, it is 9 MiB, or
 // where a stream is decoded on several cores at most 12 MiB for each, usually half
 // of that. The reader must be closed if it was not read to an error.
 func NewReader(r io.Reader, o Options) *Reader {
@@ -60,7 +63,7 @@ func NewReader(r io.Reader, o Options) *Reader {
 	if jobs <= 0 {
 		jobs = runtime.GOMAXPROCS(0)
 	}
-	if jobs > 1 {
+	if jobs > 1 || o.Beside {
 		z.a = newAhead(min(jobs, MaxJobs))
 	}
 	return z

@@ -105,7 +105,7 @@ func check(t *testing.T, name string, z, data []byte) {
 			t.Errorf("%s, %d jobs: %d of %d bytes, %v", name, jobs, len(got), len(data), err)
 		}
 		var b bytes.Buffer
-		r := NewReader(iotest.DataErrReader(bytes.NewReader(z)), Options{Jobs: jobs})
+		r := NewReader(iotest.DataErrReader(bytes.NewReader(z)), Options{Jobs: jobs, Beside: true})
 		if n, err := io.Copy(&b, r); err != nil || n != int64(len(data)) || !bytes.Equal(b.Bytes(), data) {
 			t.Errorf("%s, %d jobs, copied: %d of %d bytes, %v", name, jobs, n, len(data), err)
 		}
@@ -322,7 +322,7 @@ func TestErrorsOfTheSource(t *testing.T) {
 	z := pgzipped(t, data, 5, 300_000)
 	for _, jobs := range []int{1, 2, 4} {
 		for _, n := range []int{0, 1, 10, 1000, len(z) / 2, len(z) - 1, len(z)} {
-			r := NewReader(io.MultiReader(bytes.NewReader(z[:n]), iotest.ErrReader(broken)), Options{Jobs: jobs})
+			r := NewReader(io.MultiReader(bytes.NewReader(z[:n]), iotest.ErrReader(broken)), Options{Jobs: jobs, Beside: n > 1000})
 			got, err := io.ReadAll(r)
 			if err != broken || !bytes.HasPrefix(data, got) {
 				t.Errorf("after %d bytes, %d jobs: %d bytes, %v", n, jobs, len(got), err)
