@@ -117,8 +117,9 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 	if err := o.security.fill(&spec); err != nil {
 		return &failure{Op: "run", Subject: args[0], Err: err}
 	}
-	if !spec.Terminal { // which is started by hand
-		spec.Ahead = sandbox.Prepare(spec)
+	id := o.keep.newID(&spec)
+	if id == "" && !spec.Terminal {
+		spec.Ahead = sandbox.Prepare(spec) // comes up while the image is looked up
 		defer spec.Ahead.Close()
 	}
 	img, f, in, err := a.openImage(ctx, args[0], sourcePolicy{platform: o.platform})
@@ -126,7 +127,6 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 		return &failure{Op: "run", Subject: args[0], Err: err}
 	}
 	defer in.Close()
-	id := o.keep.newID(&spec)
 	if err := o.process.fill(a, &spec, img, args[1:]); err != nil {
 		return &failure{Op: "run", Subject: args[0], Err: err}
 	}
