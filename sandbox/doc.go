@@ -11,9 +11,11 @@
 //
 // # How it is built
 //
-// Run starts the running program again ([Init] must be the first thing main
-// does), as process 1 of the new namespaces, and hands it a plan over a socket
-// pair: never in arguments or environment. That process walks a fixed list of
+// Run starts the running program again as process 1 of the new namespaces, and
+// hands it a plan over a socket pair: never in arguments or environment. It is
+// taken over while packages are initialised, before main and most of what the
+// program consists of; [Prepare] starts it before all is known that Run needs.
+// That process walks a fixed list of
 // steps, starts the command from a thread that has given up everything the
 // command must not have, and stays as the reaper: not dumpable, holding no
 // file of the host, dying with the caller.
@@ -26,5 +28,4 @@
 // # Out of scope
 //
 // Images, layers, stores and configs: callers turn those into a [Spec].
-// Terminals are not here yet.
 package sandbox

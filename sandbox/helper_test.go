@@ -35,7 +35,6 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	Init()
 	switch {
 	case os.Getenv(thiefEnv) != "":
 		thief()

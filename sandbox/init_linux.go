@@ -29,18 +29,14 @@ func isInit() bool {
 }
 
 // Process 1 lives here and never gets to main: what it needs is initialised by
-// now, and most of the program, which it does not need, is not. That halves its
-// start.
+// now, and most of the program, which it does not need, is not. Package sandbox
+// therefore imports nothing of what comes late, such as package net.
 func init() {
 	if isInit() {
 		runtime.LockOSThread()  // the command is started from another thread, which then ends
 		syscall.Exit(runInit()) // at once: nothing of the runtime is to be run down here
 	}
 }
-
-// Init is to be the first thing main does, in programs that call Run. Process 1
-// does not come that far.
-func Init() {}
 
 // step is one of the things process 1 does before the command starts. They are
 // run in order and the first error ends the sandbox.

@@ -22,9 +22,6 @@ func Prepare(Spec) *Ahead { return nil }
 // Close does nothing on this system.
 func (*Ahead) Close() {}
 
-// Init does nothing on this system.
-func Init() {}
-
 // Sweep finds nothing: nothing has run.
 func Sweep(string) (int, error) { return 0, nil }
 

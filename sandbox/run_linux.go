@@ -292,7 +292,7 @@ func (b *box) settle(ctx context.Context, out outcome, sendErr error) (Status, e
 	return Status{}, &StartError{
 		Step: "run sandbox", Code: CodeStart,
 		Err:  errors.Join(fmt.Errorf("%w: %v", errEndedEarly, ps), sendErr),
-		Hint: "it may have been killed for want of memory; if not, main does not call sandbox.Init first",
+		Hint: "it may have been killed for want of memory",
 	}
 }
 

@@ -485,7 +485,10 @@ func TestInit(t *testing.T) {
 		s.Args = []string{"sh", "-c", `trap 'echo told; exit 4' TERM; echo ready; sleep 2; exit 3`}
 		s.Signals, s.Init = ch, group
 		start := time.Now()
-		onReady(t, &s, func(string) { ch <- syscall.SIGTERM })
+		onReady(t, &s, func(string) {
+			time.Sleep(200 * time.Millisecond) // until the shell's child is there
+			ch <- syscall.SIGTERM
+		})
 		r := run(t, s)
 		if fast := time.Since(start) < 1500*time.Millisecond; r.err != nil || r.st.Code != 4 || fast != group {
 			t.Errorf("group %v: %+v, %v after %v", group, r.st, r.err, time.Since(start))

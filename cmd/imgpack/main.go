@@ -11,13 +11,11 @@ import (
 	"time"
 
 	"github.com/imgpack/imgpack/internal/subid"
-	"github.com/imgpack/imgpack/sandbox"
 	"github.com/imgpack/imgpack/sandbox/container"
 )
 
 func main() {
-	sandbox.Init() // first: run starts this program again as the sandbox's process 1
-	container.Init()
+	container.Init() // first: run -d starts this program again as a container's monitor
 	namespace = subid.Init()
 	os.Exit(mainCode())
 }

@@ -25,12 +25,10 @@ import (
 	"github.com/imgpack/imgpack/fixtures"
 	"github.com/imgpack/imgpack/internal/subid"
 	"github.com/imgpack/imgpack/manifests"
-	"github.com/imgpack/imgpack/sandbox"
 	"github.com/imgpack/imgpack/sandbox/container"
 )
 
 func TestMain(m *testing.M) {
-	sandbox.Init()
 	container.Init()
 	if namespace = subid.Init(); namespace != nil {
 		os.Exit(mainCode())

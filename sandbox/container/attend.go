@@ -21,9 +21,8 @@ type IO struct {
 	Explain               func(step string)
 }
 
-// Run runs the container in the foreground: the caller is its monitor, and is
-// to call sandbox.Init first in main. How it ends is kept as the container's
-// state, and returned as sandbox.Run does. A container that runs already is a
+// Run runs the container in the foreground: the caller is its monitor.
+// How it ends is kept as the container's state, and returned as sandbox.Run does. A container that runs already is a
 // *StateError.
 func (c *Container) Run(ctx context.Context, io IO) (sandbox.Status, error) {
 	return c.attend(ctx, io, nil)

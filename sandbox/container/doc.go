@@ -13,8 +13,8 @@
 //	removing     it is being removed, and is of no more use
 //
 // The monitor is the process that called [sandbox.Run]: this program, started
-// again and detached by [Container.Start] ([Init] must come right after
-// sandbox.Init in main), or the caller of [Container.Run] itself. A container
+// again and detached by [Container.Start] ([Init] must be the first
+// thing main does), or the caller of [Container.Run] itself. A container
 // runs exactly as long as its monitor's lock is held: when a monitor is killed
 // the kernel kills the processes and frees the lock in one. A state that says
 // running without a lock is put right by whoever reads it.

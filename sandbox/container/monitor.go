@@ -25,7 +25,7 @@ const (
 
 // Init turns the process into a container's monitor when Start started it as
 // such, and then does not return. In every other process it returns at once. It
-// must come right after sandbox.Init in main.
+// must be the first thing main does.
 func Init() {
 	if len(os.Args) == 2 && os.Args[0] == monitorName {
 		os.Exit(monitor(os.Args[1]))
