@@ -278,7 +278,7 @@ func TestTerminalInterrupt(t *testing.T) {
 	im.programs("sh", "sleep")
 	sc := newScreen(t)
 	s := sc.sit(im.spec())
-	s.Args = []string{"sh", "-c", `trap 'echo caught; exit 5' INT; echo ready; sleep 1000; echo not reached`}
+	s.Args = []string{"sh", "-c", `trap 'echo caught; exit 5' INT; sh -c 'echo ready; exec sleep 1000'; echo not reached`}
 	run := sc.start(context.Background(), s)
 	sc.await("ready")
 	sc.typeIn("\x03")
@@ -482,7 +482,7 @@ func TestInit(t *testing.T) {
 		ch := make(chan os.Signal, 1)
 		s := im.spec()
 		// A shell runs its trap when the child in the foreground has ended.
-		s.Args = []string{"sh", "-c", `trap 'echo told; exit 4' TERM; echo ready; sleep 2; exit 3`}
+		s.Args = []string{"sh", "-c", `trap 'echo told; exit 4' TERM; sh -c 'echo ready; exec sleep 2'; exit 3`}
 		s.Signals, s.Init = ch, group
 		start := time.Now()
 		onReady(t, &s, func(string) {
