@@ -188,15 +188,23 @@ func (t *terminal) hangUp() {
 	}
 }
 
-// endOutput lets reading end once all that has been written so far is read, if
-// no process has the terminal any more.
+// endOutput lets reading end once all that has been written so far is read: at
+// once if no process has the terminal any more, and else after lingerTime.
 func (t *terminal) endOutput() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.slave != nil {
 		t.slave.Close()
+		_ = t.master.SetReadDeadline(time.Now().Add(lingerTime)) // closed is as good
 	}
 }
+
+const (
+	// lingerTime is for the kernel to hand over what was written last.
+	lingerTime = 100 * time.Millisecond
+	// maxHeld is more than the kernel holds of a terminal's output.
+	maxHeld = 128 << 10
+)
 
 // endInput keeps what is being typed from waiting for somebody to read it.
 func (t *terminal) endInput() {
@@ -281,20 +289,38 @@ func (o *stdio) showOutput(to *os.File) error {
 }
 
 // show copies until reading ends, in whatever way, and returns an error of
-// writing.
+// writing. After the time of endOutput it takes what is there, since writing
+// may have been what took so long.
 func show(to io.Writer, master *os.File) error {
-	buf := make([]byte, 32<<10)
-	for {
-		n, rerr := master.Read(buf)
-		if n > 0 {
-			if _, err := to.Write(buf[:n]); err != nil {
-				return err
-			}
-		}
-		if rerr != nil {
-			return nil
-		}
+	_, err := io.Copy(to, silent{master.Read})
+	if err != nil || master.SetReadDeadline(time.Time{}) != nil {
+		return err
 	}
+	raw, err := master.SyscallConn()
+	if err != nil {
+		return nil // hung up
+	}
+	_, err = io.Copy(to, io.LimitReader(silent{func(b []byte) (n int, err error) {
+		cerr := raw.Read(func(fd uintptr) bool {
+			n, err = unix.Read(int(fd), b)
+			return true
+		})
+		return max(n, 0), errors.Join(cerr, err)
+	}}, maxHeld))
+	return err
+}
+
+// silent is a reader whose errors are but its end.
+type silent struct {
+	read func([]byte) (int, error)
+}
+
+func (s silent) Read(b []byte) (int, error) {
+	n, err := s.read(b)
+	if err != nil || n == 0 {
+		err = io.EOF
+	}
+	return n, err
 }
 
 // Resize sets the size of the terminal; the processes in its foreground get a

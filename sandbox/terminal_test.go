@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -344,6 +345,54 @@ func TestTerminalIsLeft(t *testing.T) {
 	start := time.Now()
 	if r := good(t, s); r.out != "done\r\n" || time.Since(start) > 5*time.Second {
 		t.Errorf("%q after %v", r.out, time.Since(start))
+	}
+}
+
+// TestTerminalLingers: who else has the terminal does not hold up the end of
+// what was one command's, and a slow reader misses nothing.
+func TestTerminalLingers(t *testing.T) {
+	ptmx, slave := openPTY(t)
+	fd, err := duplicate(ptmx)
+	check(t, err)
+	check(t, unix.SetNonblock(fd, true))
+	held, err := duplicate(slave)
+	check(t, err)
+	defer unix.Close(held)
+	term := &terminal{master: os.NewFile(uintptr(fd), "terminal"), slave: slave}
+	want := strings.Repeat("x", 3000)
+	_, err = slave.WriteString(want)
+	check(t, err)
+	slow := &slowWriter{}
+	done := make(chan error)
+	go func() { done <- show(slow, term.master) }()
+	term.endOutput()
+	select {
+	case err := <-done:
+		if err != nil || slow.String() != want {
+			t.Errorf("%d bytes, %v", slow.Len(), err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("does not end")
+	}
+	term.hangUp()
+}
+
+// slowWriter takes longer than lingerTime, and little at a time.
+type slowWriter struct{ bytes.Buffer }
+
+func (w *slowWriter) ReadFrom(r io.Reader) (n int64, err error) {
+	b := make([]byte, 1000)
+	for {
+		k, err := r.Read(b)
+		n += int64(k)
+		w.Write(b[:k])
+		time.Sleep(2 * lingerTime)
+		if err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return n, err
+		}
 	}
 }
 
