@@ -54,6 +54,8 @@ func TestMain(m *testing.M) {
 type call struct {
 	Lower    []string
 	State    string
+	Upper    string // also keeps it, and runs a second command
+	Pause    bool   // and then pauses it
 	Args     []string
 	Signals  bool
 	Terminal bool
@@ -78,6 +80,9 @@ func caller() {
 		}
 	}
 	s := Spec{Lower: c.Lower, State: c.State, Args: c.Args, Limits: c.Limits, Terminal: c.Terminal, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	if c.Upper != "" {
+		s.Upper, s.Keep, s.Started = c.Upper, true, c.steer
+	}
 	if c.Seccomp != "" {
 		s.Seccomp = []byte(c.Seccomp)
 	}
@@ -96,6 +101,25 @@ func caller() {
 		os.Exit(CodeStart)
 	}
 	os.Exit(st.Code)
+}
+
+// steer does to a sandbox what c says.
+func (c call) steer(p *Process) {
+	go func() {
+		_, err := p.Exec(context.Background(), ExecSpec{Args: c.Args, Started: func() {
+			fmt.Println("exec")
+			if !c.Pause {
+				return
+			}
+			go func() {
+				if err := p.Pause(context.Background()); err != nil {
+					fmt.Println("cannot", err)
+				}
+				fmt.Println("paused")
+			}()
+		}})
+		fmt.Println("exec ended", err)
+	}()
 }
 
 // takeHabits executes this process again with a limit, signals that are

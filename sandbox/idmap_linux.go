@@ -52,7 +52,7 @@ func (b *box) handOver() error {
 	var layers []int
 	var err error
 	if b.plan.Remap {
-		if err := b.giveStreams(); err != nil {
+		if err := b.giveStreams(b.io); err != nil {
 			return &StartError{Step: "give standard streams away", Code: CodeStart, Err: err}
 		}
 		layers, err = b.mappedMounts()
@@ -80,8 +80,8 @@ func closeFiles(files []int) {
 
 // giveStreams lets the process's root open its own standard streams again, as
 // /dev/stdout: a pipe's owner is who made it, and root outside is nobody to it.
-func (b *box) giveStreams() error {
-	for _, f := range b.io.child() {
+func (b *box) giveStreams(io *stdio) error {
+	for _, f := range io.child() {
 		if m, err := mode(int(f.Fd())); err != nil || m&unix.S_IFMT != unix.S_IFIFO {
 			continue
 		}
@@ -99,7 +99,11 @@ func (b *box) mappedMounts() (files []int, err error) {
 		return files, &StartError{Step: step, Code: CodeStart, Err: err}
 	}
 	if dir := b.plan.RunDir; dir != "" {
-		for _, name := range []string{"", "upper", "work"} {
+		names := []string{"", "upper", "work"}
+		if !b.plan.Fresh {
+			names = names[:1]
+		}
+		for _, name := range names {
 			if err := os.Chown(filepath.Join(dir, name), rootOf(b.plan.UIDs), rootOf(b.plan.GIDs)); err != nil {
 				return fail("prepare state directory", err)
 			}

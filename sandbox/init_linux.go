@@ -79,19 +79,19 @@ func runInit() int {
 	if err != nil {
 		return CodeStart
 	}
-	ctl := newControl(os.NewFile(controlFD, "control"), 0)
+	ctl := initControl(controlFD)
 	var p plan
 	if err := ctl.dec.Decode(&p); err != nil {
 		return CodeStart
 	}
-	pid, err := build(&p, files, ctl)
+	k, err := build(&p, files, ctl)
 	if err != nil {
 		_ = ctl.send(message{Error: toWire(err)}) // nobody is left to tell
 		return CodeStart
 	}
 	_ = ctl.send(message{Started: true})
-	go forward(ctl, p.target(pid))
-	st, err := reap(pid)
+	go k.serve()
+	st, err := k.reap()
 	if err != nil {
 		_ = ctl.send(message{Error: toWire(err)})
 		return CodeStart
@@ -141,9 +141,9 @@ func closeInherited() error {
 }
 
 // build walks the steps and starts the command.
-func build(p *plan, files []int, ctl *control) (pid int, err error) {
+func build(p *plan, files []int, ctl *control) (*keeper, error) {
 	layers := max(len(files)-p.binds(), 0)
-	s := &setup{plan: p, given: files[:layers], sources: files[layers:], fds: files, explain: func(format string, args ...any) {
+	s := &setup{plan: p, launched: new(int), given: files[:layers], sources: files[layers:], fds: files, explain: func(format string, args ...any) {
 		if p.Explain {
 			_ = ctl.send(message{Explain: fmt.Sprintf(format, args...)}) // explanations are not worth failing for
 		}
@@ -152,16 +152,20 @@ func build(p *plan, files []int, ctl *control) (pid int, err error) {
 	defer s.closeTerminal()
 	for _, st := range s.steps() {
 		if err := st.do(); err != nil {
-			return 0, inStep(st.name, err)
+			return nil, inStep(st.name, err)
 		}
 	}
 	s.closeAll()
 	if p.Counted {
 		if err := awaitGo(ctl); err != nil {
-			return 0, inStep("limit processes", err)
+			return nil, inStep("limit processes", err)
 		}
 	}
-	return s.launch()
+	pid, err := s.launch()
+	if err != nil {
+		return nil, err
+	}
+	return &keeper{setup: s, ctl: ctl, pid: pid, target: p.target(pid), children: map[int]*child{}}, nil
 }
 
 // inStep names the step an error comes from, unless it says so itself.
@@ -215,44 +219,4 @@ func (p *plan) target(pid int) int {
 		return -pid // its group: it leads a session
 	}
 	return pid
-}
-
-// forward passes signals on until the caller's end is gone; then everything
-// ends, which is the second guard beside the parent-death signal.
-func forward(ctl *control, pid int) {
-	for {
-		var m message
-		if len(ctl.early) > 0 {
-			m, ctl.early = ctl.early[0], ctl.early[1:]
-		} else if err := ctl.dec.Decode(&m); err != nil {
-			syscall.Exit(CodeStart)
-		}
-		if m.Signal > 0 {
-			_ = unix.Kill(pid, unix.Signal(m.Signal)) // it may have just ended
-		}
-	}
-}
-
-// reap waits for every process that is left to process 1, until the command
-// itself has ended. When process 1 then exits the kernel kills all others.
-func reap(pid int) (Status, error) {
-	for {
-		var ws syscall.WaitStatus
-		got, err := syscall.Wait4(-1, &ws, 0, nil)
-		if errors.Is(err, syscall.EINTR) {
-			continue
-		}
-		if err != nil {
-			return Status{}, fmt.Errorf("wait for the command: %w", err)
-		}
-		if got != pid {
-			continue
-		}
-		if ws.Signaled() {
-			return Status{Code: 128 + int(ws.Signal()), Signal: ws.Signal()}, nil
-		}
-		if ws.Exited() {
-			return Status{Code: ws.ExitStatus()}, nil
-		}
-	}
 }

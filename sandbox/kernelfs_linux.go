@@ -5,6 +5,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,7 +49,7 @@ func (s *setup) mountProc() error {
 		return err
 	}
 	if s.plan.UserNS { // soon to be read-only
-		s.userns, err = s.keep(unix.Openat(fd, "sys/user/max_user_namespaces", unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0))
+		s.userns, err = unix.Openat(fd, "sys/user/max_user_namespaces", unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("forbid user namespaces: %w", err)
 		}
@@ -76,14 +77,18 @@ func (s *setup) forbidUserNamespaces() error {
 		}
 		return nil
 	}
-	limit := "0"
-	if s.nested() {
-		limit = "1" // the one made for the command's user id
-	}
-	if _, err := unix.Write(s.userns, []byte(limit)); err != nil {
+	if err := s.limitUserNamespaces(0); err != nil {
 		return err
 	}
 	s.explain("user namespaces: the command can make none")
+	return nil
+}
+
+// limitUserNamespaces says how many there may be. Those that there are stay.
+func (s *setup) limitUserNamespaces(n int) error {
+	if _, err := unix.Pwrite(s.userns, []byte(strconv.Itoa(n)), 0); err != nil {
+		return fmt.Errorf("forbid user namespaces: %w", err)
+	}
 	return nil
 }
 

@@ -40,6 +40,42 @@ func (s *setup) launch() (int, error) {
 		}
 		files = slices.Repeat([]uintptr{uintptr(s.pty.slave)}, len(files))
 	}
+	pid, thread, err := s.launchFrom(files)
+	if err != nil {
+		return 0, err
+	}
+	// The reaper must not keep the command's pipes open.
+	for fd := range 3 {
+		if err := unix.Dup3(null, fd, 0); err != nil {
+			return 0, inStep("let go of standard streams", err)
+		}
+	}
+	if err := weaken(thread, s.retained()); err != nil {
+		s.explain("degraded: process 1 keeps its capabilities: %v", err)
+	}
+	if s.userns > 0 && !(s.plan.Keep && s.plan.Single) {
+		unix.Close(s.userns)
+		s.userns = 0
+	}
+	return pid, nil
+}
+
+// launchFrom starts a command with streams, and says from which thread.
+func (s *setup) launchFrom(files []uintptr) (pid, thread int, err error) {
+	if s.nested() {
+		// One for each command so far is enough. There is room for the running
+		// ones to take as many as have ended, in this moment and where a filter
+		// of the user's own lets them.
+		*s.launched++
+		if err := s.limitUserNamespaces(*s.launched); err != nil {
+			return 0, 0, err
+		}
+		defer func() {
+			if lerr := s.limitUserNamespaces(0); lerr != nil {
+				err = errors.Join(err, lerr)
+			}
+		}()
+	}
 	type result struct {
 		pid, thread int
 		err         error
@@ -51,25 +87,17 @@ func (s *setup) launch() (int, error) {
 		done <- result{pid, unix.Gettid(), err}
 	}()
 	r := <-done
-	if r.err != nil {
-		return 0, r.err
+	// Changing the user may have made process 1 dumpable, by fs.suid_dumpable.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return 0, 0, errors.Join(r.err, err)
 	}
-	// The reaper must not keep the command's pipes open.
-	for fd := range 3 {
-		if err := unix.Dup3(null, fd, 0); err != nil {
-			return 0, inStep("let go of standard streams", err)
-		}
-	}
-	if err := keepOnlyKill(r.thread); err != nil {
-		s.explain("degraded: process 1 keeps its capabilities: %v", err)
-	}
-	return r.pid, nil
+	return r.pid, r.thread, r.err
 }
 
-// keepOnlyKill leaves the reaper, for good, the one capability it needs, to signal a
-// command of another user. launcher is the thread that has given up more than
-// that; the runtime wants the same answer from all threads, so it must be gone.
-func keepOnlyKill(launcher int) error {
+// weaken leaves process 1, for good, the capabilities in set. launcher is the
+// thread that has given up more than that; the runtime wants the same answer
+// from all threads, so it must be gone.
+func weaken(launcher int, set uint64) error {
 	const tries = 100 // it is gone within the first few
 	for range tries {
 		if unix.Tgkill(unix.Getpid(), launcher, 0) == unix.ESRCH {
@@ -81,7 +109,8 @@ func keepOnlyKill(launcher int) error {
 		return errors.New("its launching thread is still there")
 	}
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := [2]unix.CapUserData{{Effective: 1 << unix.CAP_KILL, Permitted: 1 << unix.CAP_KILL}}
+	low, high := uint32(set), uint32(set>>32)
+	data := [2]unix.CapUserData{{Effective: low, Permitted: low}, {Effective: high, Permitted: high}}
 	_, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
 	if e != 0 { // ENOTSUP in a program built with cgo
 		return e

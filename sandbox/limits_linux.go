@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -21,9 +20,9 @@ import (
 // processes, until the command is to be started and they can be counted.
 const setupThreads = 32
 
-// makeGroup makes the cgroup, if anything is to be limited.
+// makeGroup makes the cgroup, if anything is to be limited, or could be paused.
 func (b *box) makeGroup() error {
-	if !b.plan.Limited {
+	if !b.plan.Limited && !b.plan.Keep {
 		return nil
 	}
 	g, err := cgroup.New(cgroup.Limits(b.limits))
@@ -35,7 +34,16 @@ func (b *box) makeGroup() error {
 	if err != nil {
 		return limitFault(err)
 	}
-	b.group = g
+	if b.plan.Keep {
+		if err := g.MakeFreezable(); err != nil {
+			b.life.noFreezer = err
+			b.explain("degraded: it cannot be paused: " + err.Error())
+			if !b.plan.Limited {
+				return g.Remove()
+			}
+		}
+	}
+	b.group, b.plan.Limited = g, true
 	return nil
 }
 
@@ -110,7 +118,7 @@ func (b *box) outOfMemory(st Status, err error) (Status, error) {
 		return st, err // an unread counter is no reason to lose how it ended
 	}
 	if errors.Is(err, errEndedEarly) {
-		st, err = Status{Code: 128 + int(syscall.SIGKILL), Signal: syscall.SIGKILL}, nil
+		st, err = killed, nil
 	}
 	st.OutOfMemory = true
 	return st, err

@@ -121,22 +121,26 @@ type overlay struct {
 	upper, work int
 	dir         int    // holds the directory to attach the mount to
 	name        string // of that directory
+	kept        bool   // the upper directory is for later runs
 }
 
 // overlayOptions says how every overlay here is mounted. user.overlay.* marks work
 // as root too, and every feature by which metadata of one layer could name
-// content of another is off. Nothing of the upper directory outlives the run,
-// so syncing it is waste.
-func overlayOptions() []option {
-	return []option{
+// content of another is off. When nothing of the upper directory outlives the
+// run, syncing it is waste.
+func (o *overlay) options() []option {
+	opts := []option{
 		{"source", "overlay"},
 		{key: "userxattr"},
 		{"redirect_dir", "nofollow"},
 		{"metacopy", "off"},
 		{"index", "off"},
 		{"xino", "off"},
-		{key: "volatile"},
 	}
+	if !o.kept {
+		opts = append(opts, option{key: "volatile"})
+	}
+	return opts
 }
 
 const overlayAttrs = attrNodev | attrNosuid
@@ -167,7 +171,7 @@ func (o *overlay) mountByDescriptor() (int, error) {
 		opts = append(opts, option{"lowerdir+", fdPath(fd)})
 	}
 	opts = append(opts, option{"upperdir", fdPath(o.upper)}, option{"workdir", fdPath(o.work)})
-	root, err := newMount("overlay", overlayAttrs, append(opts, overlayOptions()...)...)
+	root, err := newMount("overlay", overlayAttrs, append(opts, o.options()...)...)
 	if err != nil {
 		return -1, err
 	}
@@ -191,7 +195,7 @@ func (o *overlay) mountByPath() (int, error) {
 		names = append(names, fdPath(fd))
 	}
 	data := "lowerdir=" + strings.Join(names, ":") + ",upperdir=" + fdPath(o.upper) + ",workdir=" + fdPath(o.work)
-	for _, opt := range overlayOptions()[1:] { // mount(2) takes the source apart
+	for _, opt := range o.options()[1:] { // mount(2) takes the source apart
 		data += "," + opt.key
 		if opt.value != "" {
 			data += "=" + opt.value

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/sys/capability"
@@ -22,28 +23,20 @@ func newPlan(s *Spec) (*plan, error) {
 		Lower: s.Lower, ReadOnly: s.ReadOnly, Args: s.Args, User: s.User,
 		Cwd: s.Cwd, Hostname: s.Hostname, Network: s.Network,
 		Init:    s.Init,
-		Limited: s.Limits != Limits{}, Counted: s.Limits.Pids > 0,
+		Limited: s.Limits != Limits{}, Counted: s.Limits.Pids > 0, Keep: s.Keep,
 		Explain: s.Explain != nil,
 	}
 	if err := checkPaths(s); err != nil {
 		return fail("check root filesystem", err)
 	}
-	if s.Upper != "" || s.Keep || s.Started != nil {
-		return fail("check options", errUnfinished)
-	}
-	if len(s.Args) == 0 {
-		return fail("check command", errors.New("no command: the image has neither entrypoint nor command"))
-	}
-	for _, a := range s.Args {
-		if strings.ContainsRune(a, 0) {
-			return fail("check command", fmt.Errorf("argument %s holds a zero byte", clip(a)))
-		}
+	if err := checkArgs(s.Args); err != nil {
+		return fail("check command", err)
 	}
 	if p.Cwd == "" {
 		p.Cwd = "/"
 	}
-	if !strings.HasPrefix(p.Cwd, "/") || strings.ContainsRune(p.Cwd, 0) {
-		return fail("check working directory", fmt.Errorf("%s is not an absolute path", clip(p.Cwd)))
+	if err := checkCwd(p.Cwd); err != nil {
+		return fail("check working directory", err)
 	}
 	if p.Hostname == "" {
 		p.Hostname = "localhost"
@@ -92,6 +85,25 @@ func (p *plan) setOwner(s *Spec) (err error) {
 			return &UnsupportedError{Feature: "id maps", Err: errors.New("they take root")}
 		}
 		p.UIDs, p.GIDs = s.UIDMap, s.GIDMap
+	}
+	return nil
+}
+
+func checkArgs(args []string) error {
+	if len(args) == 0 {
+		return errors.New("no command: the image has neither entrypoint nor command")
+	}
+	for _, a := range args {
+		if strings.ContainsRune(a, 0) {
+			return fmt.Errorf("argument %s holds a zero byte", clip(a))
+		}
+	}
+	return nil
+}
+
+func checkCwd(dir string) error {
+	if !strings.HasPrefix(dir, "/") || strings.ContainsRune(dir, 0) {
+		return fmt.Errorf("%s is not an absolute path", clip(dir))
 	}
 	return nil
 }
@@ -258,4 +270,17 @@ func isOrdinary() (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// keeps says why process 1 cannot start more commands: with the capabilities
+// that takes it could undo what protects the host from its root user, and a
+// command with CAP_SYS_PTRACE could make it do so.
+func (p *plan) keeps() error {
+	switch {
+	case !p.Keep:
+		return errors.New("the sandbox was not started for it")
+	case !p.Single && !p.Remap && slices.Contains(p.Caps, int(capability.CAP_SYS_PTRACE)):
+		return errors.New("with CAP_SYS_PTRACE the first could take over process 1, and the host's root has the same id")
+	}
+	return nil
 }

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +26,9 @@ const maxReport = 1 << 20
 type plan struct {
 	Lower      []string
 	RunDir     string // holds "upper" and "work"; "" = on the scratch tmpfs
+	Kept       bool   // for later runs
+	Fresh      bool   // and nothing has been mounted over it yet
+	Keep       bool   // more commands may come
 	ReadOnly   bool
 	Args       []string
 	Env        []string
@@ -54,7 +59,12 @@ type plan struct {
 
 // message is what goes over the control socket after the plan: signals one
 // way, everything else the other.
+//
+// With Exec, another command is asked for. Its three streams come as
+// descriptors just before.
 type message struct {
+	ID      int        `json:",omitempty"` // of another command that this is about; 0: the command
+	Exec    *execPlan  `json:",omitempty"`
 	Signal  int        `json:",omitempty"`
 	Explain string     `json:",omitempty"`
 	Ready   bool       `json:",omitempty"` // only the command is left to start; wants a Go
@@ -118,6 +128,9 @@ func (w *wireError) err() error {
 	return &StartError{Step: w.Step, Code: w.Code, Err: cause, Hint: w.Hint}
 }
 
+// streams is how many standard streams a command has.
+const streams = 3
+
 // maxFiles is how many descriptors go into one message; the kernel takes 253.
 const maxFiles = 250
 
@@ -164,17 +177,11 @@ func receiveFiles(socket int) (files []int, err error) {
 		case count[0] == 0:
 			return files, nil
 		}
-		list, err := unix.ParseSocketControlMessage(rights[:rn])
+		some, err := parseRights(rights[:rn])
 		if err != nil {
 			return nil, err
 		}
-		for i := range list {
-			some, err := unix.ParseUnixRights(&list[i])
-			if err != nil {
-				return nil, err
-			}
-			files = append(files, some...)
-		}
+		files = append(files, some...)
 	}
 }
 
@@ -184,15 +191,96 @@ type control struct {
 	dec *json.Decoder
 	mu  sync.Mutex // guards writes
 
-	early []message // what came while a Go was waited for
+	early  []message     // what came while a Go was waited for
+	rights *rightsReader // in process 1
+	budget *budget       // in the caller
 }
 
-func newControl(f *os.File, limit int64) *control {
-	var r io.Reader = f
-	if limit > 0 {
-		r = io.LimitReader(f, limit)
+// callerControl is the caller's end, which believes maxReport bytes, and what
+// is added to the budget.
+func callerControl(f *os.File) *control {
+	b := &budget{r: f}
+	b.left.Store(maxReport)
+	return &control{f: f, dec: json.NewDecoder(b), budget: b}
+}
+
+// initControl is process 1's end.
+func initControl(fd int) *control {
+	r := &rightsReader{fd: fd}
+	return &control{f: os.NewFile(uintptr(fd), "control"), dec: json.NewDecoder(r), rights: r}
+}
+
+// budget is a reader that comes to its end when it is used up.
+type budget struct {
+	r    io.Reader
+	left atomic.Int64
+}
+
+func (b *budget) Read(p []byte) (int, error) {
+	left := b.left.Load()
+	if left <= 0 {
+		return 0, io.EOF
 	}
-	return &control{f: f, dec: json.NewDecoder(r)}
+	n, err := b.r.Read(p[:min(int64(len(p)), left)])
+	b.left.Add(-int64(n))
+	return n, err
+}
+
+// rightsReader reads a socket and keeps the descriptors that come over it, in
+// their order.
+type rightsReader struct {
+	fd    int
+	files []int
+}
+
+func (r *rightsReader) Read(p []byte) (int, error) {
+	rights := make([]byte, unix.CmsgSpace(4*streams))
+	for {
+		n, rn, flags, _, err := unix.Recvmsg(r.fd, p, rights, unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return 0, err
+		case flags&unix.MSG_CTRUNC != 0:
+			return 0, unix.EMFILE
+		case n == 0 && len(p) > 0:
+			return 0, io.EOF
+		}
+		if rn > 0 {
+			some, err := parseRights(rights[:rn])
+			if err != nil {
+				return 0, err
+			}
+			r.files = append(r.files, some...)
+		}
+		return n, nil
+	}
+}
+
+// take gives the first n descriptors away.
+func (r *rightsReader) take(n int) ([]int, error) {
+	if len(r.files) < n {
+		return nil, errors.New("descriptors are missing")
+	}
+	out := r.files[:n:n]
+	r.files = slices.Clone(r.files[n:])
+	return out, nil
+}
+
+func parseRights(b []byte) (files []int, err error) {
+	list, err := unix.ParseSocketControlMessage(b)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		some, err := unix.ParseUnixRights(&list[i])
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, some...)
+	}
+	return files, nil
 }
 
 func (c *control) send(v any) error {
@@ -202,6 +290,35 @@ func (c *control) send(v any) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	_, err = c.f.Write(append(b, '\n'))
+	return err
+}
+
+// sendExec sends a message with the streams of a command, which come with a
+// byte of their own, blank to the decoder.
+func (c *control) sendExec(m message, files []*os.File) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	fds := make([]int, len(files))
+	for i, f := range files {
+		fds[i] = int(f.Fd())
+	}
+	raw, err := c.f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var serr error
+	err = raw.Write(func(fd uintptr) bool {
+		serr = unix.Sendmsg(int(fd), []byte{' '}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+		return serr != unix.EAGAIN
+	})
+	if err = errors.Join(err, serr); err != nil {
+		return err
+	}
 	_, err = c.f.Write(append(b, '\n'))
 	return err
 }

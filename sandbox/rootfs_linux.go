@@ -23,10 +23,12 @@ type setup struct {
 	pts     int  // the mount of devpts
 	pty     *pty // the command's terminal; nil: none is wanted
 	proc    int
-	userns  int // where the number of user namespaces is limited
+	userns  int // where the number of user namespaces is limited, as long as commands may come; 0: nowhere
 	user    identity
-	given   []int // mounts that the caller made, with Remap
-	sources []int // of the Binds; from cloneSources on detached mounts
+
+	launched *int  // how many commands in user namespaces of their own; one for all setups
+	given    []int // mounts that the caller made, with Remap
+	sources  []int // of the Binds; from cloneSources on detached mounts
 
 	mounts int   // made in the image's tree
 	fds    []int // everything opened on the way, closed before the command starts
@@ -105,13 +107,20 @@ func (s *setup) mountScratch() error {
 
 // mountOverlay puts the image's tree together.
 func (s *setup) mountOverlay() error {
-	o := &overlay{dir: s.scratch, name: "root"}
+	o := &overlay{dir: s.scratch, name: "root", kept: s.plan.Kept}
 	runDir, err := s.openLayers(o)
 	if err != nil {
 		return err
 	}
 	if s.plan.RunDir != "" {
 		err := s.mountOver(o, runDir)
+		if s.plan.Kept {
+			if err == nil {
+				s.explain("root filesystem: overlay, %d below, changes are kept", len(o.lower))
+				return nil
+			}
+			return s.overlayError(err)
+		}
 		if err == nil {
 			s.explain("root filesystem: overlay, %d below, changes on disk until the end", len(o.lower))
 			return nil
@@ -181,8 +190,10 @@ func (s *setup) mountOver(o *overlay, at int) error {
 	if o.work, err = s.keep(openIn(at, "work")); err != nil {
 		return err
 	}
-	if err := s.likeTop(o); err != nil {
-		return err
+	if s.plan.Fresh || at == s.scratch {
+		if err := s.likeTop(o); err != nil {
+			return err
+		}
 	}
 	root, legacy, err := o.mount()
 	if err != nil {

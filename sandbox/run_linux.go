@@ -36,19 +36,16 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 	if explain == nil {
 		explain = func(string) {}
 	}
-	if s.State != "" && (!s.ReadOnly || p.has(Volume)) { // nothing but mount points would be written there
-		dir, err := newRunDir(s.State)
-		if err != nil {
-			return Status{}, &StartError{Step: "prepare state directory", Code: CodeStart, Err: err}
-		}
-		p.RunDir = dir.path
+	if dir, err := p.makeRunDir(&s); err != nil {
+		return Status{}, &StartError{Step: "prepare state directory", Code: CodeStart, Err: err}
+	} else if dir != nil {
 		defer func() {
 			if rerr := dir.remove(); rerr != nil {
 				err = errors.Join(err, rerr)
 			}
 		}()
 	}
-	b := &box{plan: p, explain: explain, limits: s.Limits}
+	b := &box{plan: p, explain: explain, limits: s.Limits, told: s.Started, life: newLife(p)}
 	if err := b.openStreams(&s); err != nil {
 		return Status{}, &StartError{Step: "prepare standard streams", Code: CodeStart, Err: err}
 	}
@@ -71,6 +68,7 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 		return Status{}, err
 	}
 	defer func() { err = errors.Join(err, b.removeGroup()) }()
+	defer b.end() // before its cgroup is gone
 	st, err = b.run(ctx, s.Signals)
 	if un := new(UnsupportedError); errors.As(err, &un) && !p.Single && !p.Remap {
 		explain("degraded: no user namespace: " + un.Error())
@@ -113,10 +111,12 @@ type box struct {
 	proc    *os.Process
 	ctl     *control
 	limits  Limits
-	group   *cgroup.Group // nil: no limits
+	group   *cgroup.Group // nil: no limits, and nothing to freeze
 	sources []int         // of the plan's Binds, opened
 	how     string        // this program was protected, for process 1
 	waiting bool          // process 1 was started ahead, and has no plan yet
+	told    func(*Process)
+	life    *life
 }
 
 // start brings up process 1 and hands it the plan.
@@ -163,7 +163,7 @@ func (b *box) start() error {
 		ours.Close()
 		return startFault(b.plan, err)
 	}
-	b.proc, b.ctl, b.how = proc, newControl(ours, maxReport), how
+	b.proc, b.ctl, b.how = proc, callerControl(ours), how
 	return nil
 }
 
@@ -234,19 +234,21 @@ func (b *box) supervise(ctx context.Context, signals <-chan os.Signal) (Status, 
 				if err := b.io.started(); err != nil {
 					failed = err
 					_ = b.proc.Kill()
+				} else if b.told != nil {
+					b.told(&Process{b})
 				}
 			default:
 				b.explain(m.Explain)
 			}
 		case sig := <-signals:
 			if n, ok := sig.(syscall.Signal); ok && !b.io.resized(n) {
-				_ = b.ctl.send(message{Signal: int(n)}) // process 1 may just have ended
+				_ = b.signal(0, n) // process 1 may just have ended
 			} else if !ok {
 				signals = nil // closed
 			}
 		case <-stop:
 			stop = nil
-			_ = b.proc.Kill() // process 1; the kernel kills the rest with it
+			_ = b.kill() // it may just have ended
 		case out := <-ended:
 			st, err := b.settle(ctx, out, <-sent)
 			if failed != nil {
@@ -266,6 +268,8 @@ func (b *box) listen(news chan<- message) (out outcome) {
 			return out
 		}
 		switch {
+		case m.ID != 0:
+			b.life.tell(m)
 		case m.Explain != "", m.Ready, m.Started:
 			news <- m
 		case m.Error != nil:
@@ -287,7 +291,10 @@ func (b *box) settle(ctx context.Context, out outcome, sendErr error) (Status, e
 		return out.status, out.err
 	}
 	if ctx.Err() != nil {
-		return Status{Code: 128 + int(syscall.SIGKILL), Signal: syscall.SIGKILL}, context.Cause(ctx)
+		return killed, context.Cause(ctx)
+	}
+	if b.life.wasKilled() {
+		return killed, nil
 	}
 	return Status{}, &StartError{
 		Step: "run sandbox", Code: CodeStart,
@@ -295,6 +302,9 @@ func (b *box) settle(ctx context.Context, out outcome, sendErr error) (Status, e
 		Hint: "it may have been killed for want of memory",
 	}
 }
+
+// killed is how what was killed ends.
+var killed = Status{Code: 128 + int(syscall.SIGKILL), Signal: syscall.SIGKILL}
 
 var errEndedEarly = errors.New("process 1 ended early")
 

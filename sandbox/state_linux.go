@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,14 +21,77 @@ const runPrefix = "run-"
 // it is alive.
 type runDir struct {
 	path  string
-	state *os.Root
+	state *os.Root // nil: it is kept
 	lock  *os.File
+}
+
+// makeRunDir makes the directory for the changes of this run, or takes the one
+// for those of several. nil: they stay in memory.
+func (p *plan) makeRunDir(s *Spec) (dir *runDir, err error) {
+	switch {
+	case s.Upper != "":
+		p.Kept = true
+		if dir, err = p.openUpper(s.Upper); err == nil {
+			p.Fresh, err = isFresh(dir.path)
+		}
+	case s.State != "" && (!s.ReadOnly || p.has(Volume)): // else nothing but mount points would be written there
+		p.Fresh = true
+		dir, err = newRunDir(s.State)
+	}
+	if err != nil || dir == nil {
+		return nil, err
+	}
+	p.RunDir = dir.path
+	return dir, nil
+}
+
+// openUpper takes a directory for the changes of several runs.
+func (p *plan) openUpper(path string) (*runDir, error) {
+	owners := []int{os.Geteuid()}
+	if p.Remap {
+		owners = append(owners, rootOf(p.UIDs)) // to whom the last run gave it
+	}
+	if err := checkState(path, owners...); err != nil {
+		return nil, err
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(abs)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	lock, err := lockDir(root, ".", unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("%s is in use by another sandbox", clip(path))
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, sub := range []string{"upper", "work"} {
+		if err := root.Mkdir(sub, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, errors.Join(err, lock.Close())
+		}
+	}
+	return &runDir{path: abs, lock: lock}, nil
+}
+
+// isFresh says whether no overlay was mounted over a directory yet: each makes
+// a directory for itself.
+func isFresh(dir string) (bool, error) {
+	_, err := os.Lstat(filepath.Join(dir, "work", "work"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	return false, err
 }
 
 // newRunDir makes a run's directory in state and clears away those of runs
 // that were killed.
 func newRunDir(state string) (_ *runDir, err error) {
-	if err := checkState(state); err != nil {
+	if err := checkState(state, os.Geteuid()); err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(state)
@@ -72,13 +136,16 @@ func newRunDir(state string) (_ *runDir, err error) {
 func (d *runDir) name() string { return filepath.Base(d.path) }
 
 func (d *runDir) remove() error {
+	if d.state == nil {
+		return d.lock.Close()
+	}
 	err := removeTree(d.state, d.name())
 	return errors.Join(err, d.lock.Close(), d.state.Close())
 }
 
 // checkState refuses a directory that others can enter: what the sandbox
 // writes there may be set-user-id.
-func checkState(dir string) error {
+func checkState(dir string, owners ...int) error {
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
@@ -86,7 +153,7 @@ func checkState(dir string) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return fmt.Errorf("%s: %w", dir, unix.ENOTDIR)
 	}
-	if int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
+	if !slices.Contains(owners, int(st.Uid)) || st.Mode&0o077 != 0 {
 		return fmt.Errorf("%s must belong to you and have mode 0700", dir)
 	}
 	return nil

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"time"
@@ -23,6 +22,7 @@ import (
 type stdio struct {
 	files  [3]*os.File // for the child; nil = /dev/null
 	opened []*os.File  // of files, ours to close once the child has them
+	reads  []*os.File  // the relays' ends of the child's outputs
 	wake   *os.File    // closing it ends the stdin relay
 	start  []func()    // relays, run when the child has started
 	drop   []func()    // lets go of what the relays have, should they never run
@@ -134,11 +134,12 @@ func (o *stdio) relayOut(i int, to *os.File) error {
 	}
 	o.files[i] = w
 	o.opened = append(o.opened, w)
+	o.reads = append(o.reads, r)
 	o.drop = append(o.drop, func() { r.Close() })
 	o.start = append(o.start, func() {
 		o.outs.Go(func() {
 			defer r.Close() // after a failure the child learns it by SIGPIPE
-			if _, err := io.Copy(struct{ io.Writer }{to}, r); err != nil {
+			if err := copyOutput(to, r); err != nil {
 				o.fail(fmt.Errorf("write output: %w", err))
 			}
 		})

@@ -190,6 +190,22 @@ func (g *Group) SetPids(n int64) error {
 	return write(g.of["pids"].path, "pids.max", strconv.FormatInt(n, 10))
 }
 
+// FreePids is how many more processes and threads there may be, in a group where
+// they are limited.
+func (g *Group) FreePids() (int64, error) {
+	var n [2]int64
+	for i, file := range []string{"pids.max", "pids.current"} {
+		s, err := read(g.of["pids"].path, file)
+		if err != nil {
+			return 0, bare(err)
+		}
+		if n[i], err = strconv.ParseInt(strings.TrimSpace(s), 10, 64); err != nil {
+			return 0, fmt.Errorf("parse %s: %w", file, err)
+		}
+	}
+	return n[0] - n[1], nil
+}
+
 // OOMKills is how many processes of the group were killed because the limit of
 // memory was reached; 0 where memory is not limited.
 func (g *Group) OOMKills() (int64, error) {
