@@ -48,8 +48,10 @@ fuzz:
 bench:
 	PATH="$$PATH:$$(go env GOPATH)/bin" go run ./integration/bench $(if $(CORPUS),-corpus $(CORPUS)) $(BENCHFLAGS)
 
-# What takes long: kill -9 at many points, every blob damaged in turn, long fuzzing.
+# What takes long: kill -9 at many points, every blob damaged in turn, memory at
+# full size, chance in many rounds, long fuzzing.
 soak:
+	IMGPACK_SOAK=1 go test -count=1 -timeout 1h ./unpack ./dedupe
 	IMGPACK_SOAK=1 PATH="$$PATH:$$(go env GOPATH)/bin" go test -tags integration -count=1 -timeout 3h ./integration/...
 	$(MAKE) fuzz FUZZTIME=5m
 

@@ -62,6 +62,9 @@ func TestClonesAreTheSameTree(t *testing.T) {
 					t.Fatal(err)
 				}
 				for j, o := range []Options{{}, {IDs: halves}, {NoXattrs: true}} {
+					if i%3 != j {
+						continue
+					}
 					what := fmt.Sprintf("%s/%d-%d", at, i, j)
 					if _, err := WriteRootfs(context.Background(), b, img, what+"-extracted", o); err != nil {
 						t.Fatal(err)

@@ -61,8 +61,9 @@ func TestHostileLayers(t *testing.T) {
 	outside, untouched := sentinel(t)
 	dir := t.TempDir()
 	store := NewLayerStore(dir + "/store")
-	b := fixtures.NewBlobs()
-	if _, _, err := store.Unpack(context.Background(), b, load(t, b, fixtures.Sample(b)[0]), Options{}); err != nil {
+	other := fixtures.NewBlobs()
+	kept := fixtures.Sample(other)[0]
+	if _, _, err := store.Unpack(context.Background(), other, load(t, other, kept), Options{}); err != nil {
 		t.Fatal(err)
 	}
 	ways := map[string]func(*fixtures.Blobs, *manifests.Image) (*Result, error){
@@ -110,7 +111,7 @@ func TestHostileLayers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := store.gcAll(t, b, fixtures.Sample(b)[0]); err != nil {
+		if _, err := store.gcAll(t, other, kept); err != nil {
 			t.Fatal(err)
 		}
 	}
