@@ -36,7 +36,7 @@ func (x *extractor) create(d *cachedDir, e *layertar.Entry) error {
 // files that are open on it, batches × budget.items.
 const (
 	batches   = 4
-	batchSize = 256 << 10
+	batchSize = 512 << 10
 )
 
 // batch is some entries and their content, handed on at once.
