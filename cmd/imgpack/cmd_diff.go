@@ -50,18 +50,25 @@ func ignorable() []string {
 func newDiffCommand(a *app) *cobra.Command {
 	var o diffOptions
 	return a.command(spec{
-		use: "diff [flags] A B", group: groupLook, short: "show in which files two images differ",
-		long: "A is added in B, D deleted, C changed: in kind, size, content, link target, device\nnumbers, mode, owner, attributes or time. The configs are compared too. Layers that\nboth have are read once, and nothing is written to disk. Two images are the same if\nthey differ in nothing that is shown, whatever their digests are.",
+		use: "diff [flags] A B\ndiff CONTAINER", group: groupLook, short: "show how two images differ, or what a container changed",
+		long: "A is added in B, D deleted, C changed: in kind, size, content, link target, device\nnumbers, mode, owner, attributes or time. The configs are compared too. Layers that\nboth have are read once, and nothing is written to disk. Two images are the same if\nthey differ in nothing that is shown, whatever their digests are.\n\nOf one CONTAINER it lists what was added, changed and deleted over its image, as\ndocker does, and the exit code is 0. Files that are as the image has them, though\nthey were opened for writing, are not listed.",
 		examples: "imgpack diff nginx:1.27 nginx:1.27.1\n" +
 			"imgpack diff --ignore mtime --path '/usr/sbin/**' old.imgpack//nginx:1.27 nginx:1.27\n" +
-			"imgpack diff --stat api.tar oci:./layout:2",
+			"imgpack diff --stat api.tar oci:./layout:2\n" +
+			"imgpack diff web",
 		exits:    []int{codeNo, codeNotFound, codeUnreachable},
-		complete: a.completeSources,
+		complete: a.completeSourcesOrContainer,
 		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
 	}, o.add)
 }
 
 func (o *diffOptions) run(ctx context.Context, a *app, args []string) error {
+	if len(args) == 1 && !strings.ContainsAny(args[0], "/:@") {
+		if o.stat || len(o.paths)+len(o.ignore) > 0 {
+			return usagef("--path, --ignore and --stat are for two images").hint("diff of a container lists all that has changed")
+		}
+		return o.container(ctx, a, args[0])
+	}
 	aspects, err := o.check(args)
 	if err != nil {
 		return err
@@ -96,7 +103,7 @@ func (o *diffOptions) run(ctx context.Context, a *app, args []string) error {
 
 func (o *diffOptions) check(args []string) (ignore []unpack.Aspect, err error) {
 	if len(args) != 2 {
-		return nil, usagef("diff takes two images, A and B")
+		return nil, usagef("diff takes two images, A and B, or one CONTAINER")
 	}
 	for _, word := range o.ignore {
 		if !slices.Contains(ignorable(), word) {

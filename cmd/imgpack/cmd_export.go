@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/opencontainers/go-digest"
@@ -11,6 +12,7 @@ import (
 	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
+	"github.com/imgpack/imgpack/sandbox/container"
 	"github.com/imgpack/imgpack/unpack"
 )
 
@@ -39,33 +41,44 @@ func (o *exportOptions) add(fs *pflag.FlagSet) {
 func newExportCommand(a *app) *cobra.Command {
 	var o exportOptions
 	return a.command(spec{
-		use: "export [flags] [-o FILE] IMAGE\nexport [flags] [-o FILE] --blob DIGEST SOURCE", group: groupUse, short: "write an image's files as a tar, or one blob",
+		use: "export [flags] [-o FILE] IMAGE|CONTAINER\nexport [flags] [-o FILE] --blob DIGEST SOURCE", group: groupUse, short: "write an image's or container's files as tar, or a blob",
 		long: "The tar holds the merged tree with owners, times, attributes, hard links, devices\nand holes as the image has them, whoever runs it; nothing is unpacked to disk.\n" +
-			"Directories come last, so that what extracts it leaves their times as they are.\nDigests and diff IDs are checked on the way, those of a blob at its end.",
+			"Directories come last, so that what extracts it leaves their times as they are.\nDigests and diff IDs are checked on the way, those of a blob at its end.\n\nA word that is a container's name or ID is that container: the tar has the image's\nfiles as they are unpacked, without device nodes, and what was written over them.\nIt is paused meanwhile. store:NAME is the image.",
 		examples: "imgpack export nginx:1.27 | tar -x -p --xattrs -C rootfs\n" +
 			"imgpack export --path /etc/passwd --path '/etc/nginx/**' nginx:1.27 -o etc.tar\n" +
+			"imgpack export web -o web.tar\n" +
 			"imgpack export --blob sha256:e0781bc8667f site.imgpack -o layer.tar.gz",
 		exits:    []int{codeNo, codeNotFound, codeNoSpace, codeConflict},
-		complete: a.completeOneImage,
+		complete: a.completeSourceOrContainer,
 		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
 	}, o.add)
 }
 
 type exportDoc struct {
 	envelope
-	Ref     string        `json:"ref,omitempty"` // of the image; none for a blob
-	Digest  digest.Digest `json:"digest"`        // of the image, or of the blob
-	Paths   []string      `json:"paths"`
-	Output  outputDoc     `json:"output"`
-	Entries int           `json:"entries"` // of the tar; 0 for a blob
-	Files   int           `json:"files"`
-	Bytes   int64         `json:"bytes"` // of the files, or of the blob
-	Seconds float64       `json:"seconds"`
+	Ref       string        `json:"ref,omitempty"`       // of the image; none for a blob
+	Digest    digest.Digest `json:"digest"`              // of the image, or of the blob
+	Container string        `json:"container,omitempty"` // its ID
+	Paths     []string      `json:"paths"`
+	Output    outputDoc     `json:"output"`
+	Entries   int           `json:"entries"` // of the tar; 0 for a blob
+	Files     int           `json:"files"`
+	Bytes     int64         `json:"bytes"` // of the files, or of the blob
+	Seconds   float64       `json:"seconds"`
 }
 
 func (o *exportOptions) run(ctx context.Context, a *app, args []string) error {
 	if err := o.check(args); err != nil {
 		return err
+	}
+	c, err := o.findContainer(a, args[0])
+	if err != nil {
+		return err
+	}
+	if c != nil {
+		if done, err := a.enterIDs(ctx, "export", args); done || err != nil {
+			return err
+		}
 	}
 	start := a.now()
 	out, err := a.openSink(o.output, o.force)
@@ -74,10 +87,13 @@ func (o *exportOptions) run(ctx context.Context, a *app, args []string) error {
 	}
 	doc := exportDoc{envelope: kind("export"), Paths: append([]string{}, o.paths...), Output: outputDoc{Path: o.output}}
 	what := printable(args[0])
-	if o.blob != "" {
+	switch {
+	case o.blob != "":
 		err = o.exportBlob(ctx, a, args[0], out, &doc)
 		what = "blob " + printable(o.blob)
-	} else {
+	case c != nil:
+		err = o.exportContainer(ctx, a, c, out, &doc)
+	default:
 		err = o.exportTree(ctx, a, args[0], out, &doc)
 	}
 	if err != nil {
@@ -165,6 +181,44 @@ func (o *exportOptions) show(a *app, out *sink, d exportDoc) error {
 		return nil
 	}
 	return show(a, listing[exportDoc]{doc: d, items: []exportDoc{d}, name: func(d exportDoc) string { return d.Output.Path }, human: nothing})
+}
+
+// findContainer finds the container that the argument names; nil for none.
+func (o *exportOptions) findContainer(a *app, text string) (*container.Container, error) {
+	if o.blob != "" {
+		return nil, nil
+	}
+	c, err := a.namedContainer(text)
+	if err != nil {
+		return nil, a.containerFailure("export", text, err)
+	}
+	return c, nil
+}
+
+// exportContainer writes what a container sees.
+func (o *exportOptions) exportContainer(ctx context.Context, a *app, c *container.Container, out *sink, doc *exportDoc) (err error) {
+	cfg := c.Config()
+	doc.Container, doc.Ref, doc.Digest = cfg.ID, quote.Clean(cfg.Image), digest.Digest(cfg.Manifest)
+	resume, err := a.pause(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, resume()) }()
+	changes, err := a.openChanges(ctx, c, unpack.ChangesOptions{})
+	if err != nil {
+		return err
+	}
+	defer changes.Close()
+	p := a.startProgress("exporting", 0)
+	defer p.end()
+	return out.writeStream(ctx, o.force, &doc.Output.Bytes, func(w io.Writer) error {
+		res, err := changes.WriteTar(ctx, w, unpack.TarOptions{Paths: o.paths})
+		if err == nil {
+			doc.Entries, doc.Files, doc.Bytes = res.Entries, res.Files, res.Bytes
+			a.noteLeftOut(leftOut(res.Skipped))
+		}
+		return err
+	})
 }
 
 // writeStream writes what can only be written in order, counting it.

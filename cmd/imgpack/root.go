@@ -74,7 +74,7 @@ var commands = []func(*app) *cobra.Command{
 	newSaveCommand, newLoadCommand, newPullCommand, newPushCommand,
 	newImagesCommand, newTreeCommand, newInspectCommand, newHistoryCommand, newDiffCommand,
 	newUnpackCommand, newExportCommand, newRunCommand,
-	newPsCommand, newLogsCommand, newExecCommand, newStopCommand, newRmCommand,
+	newPsCommand, newLogsCommand, newExecCommand, newStopCommand, newRmCommand, newCommitCommand,
 	newKillCommand, newPauseCommand, newUnpauseCommand, newWaitCommand, newStartCommand, newRestartCommand,
 	newTagCommand, newRmiCommand, newGCCommand,
 	newDoctorCommand, newVersionCommand, newCompletionCommand,
