@@ -23,16 +23,17 @@ type ExecSpec struct {
 	Env []string
 
 	// User is by the rules of Spec.User, looked up in /etc/passwd and
-	// /etc/group as they are in the sandbox now. "" is the Spec's user.
+	// /etc/group as they are in the sandbox now. "" is the first command's user.
 	User string
 
 	// Cwd is the absolute working directory, which must be there. "" is the
 	// Spec's.
 	Cwd string
 
-	// Terminal, Size, Stdin, Stdout and Stderr are by the rules of the Spec's. What is still
-	// written to a relayed stream when the command has ended, by processes that
-	// it left behind, is lost.
+	// Terminal, Size, Stdin, Stdout and Stderr are by the rules of the Spec's,
+	// but that there is no /dev/console. What is still written to a relayed
+	// stream when the command has ended, by processes that it left behind, is
+	// lost.
 	Terminal              bool
 	Size                  Size
 	Stdin, Stdout, Stderr *os.File `json:"-"`

@@ -384,6 +384,25 @@ func TestExecLeavesBehind(t *testing.T) {
 	r.end()
 }
 
+// TestExecTerminal: another command can have a terminal, of its user.
+func TestExecTerminal(t *testing.T) {
+	im := newImage(t)
+	r := keep(t, im.spec("cat"))
+	for _, user := range []string{"", "app"} {
+		out := r.goodAs(ExecSpec{Args: []string{"/bin/probe", "terminal"}, User: user, Terminal: true, Size: Size{Rows: 33, Cols: 44}})
+		got := decode[map[string]string](t, out)
+		for what, want := range map[string]string{
+			"size": "33x44", "session": "true ok", "foreground": "true ok", "TERM": "xterm", "open /dev/tty": "ok", "more": "0",
+		} {
+			if got[what] != want {
+				t.Errorf("user %q: %s is %q, not %q", user, what, got[what], want)
+			}
+		}
+	}
+	r.end()
+	noSandboxLeft(t)
+}
+
 func TestManyExecs(t *testing.T) {
 	im := newImage(t)
 	s := im.spec("cat")
