@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/imgpack/imgpack/fixtures"
@@ -17,13 +18,13 @@ import (
 // place of its blobs.
 type reads struct {
 	*fixtures.Blobs
-	opened int
-	bytes  int64
+	opened atomic.Int64
+	bytes  atomic.Int64
 	forged []byte
 }
 
 func (r *reads) OpenLayer(_ context.Context, l manifests.Layer) (io.ReadCloser, error) {
-	r.opened++
+	r.opened.Add(1)
 	raw := r.Bytes(l.Blob.Digest)
 	if r.forged != nil {
 		raw = r.forged
@@ -32,7 +33,7 @@ func (r *reads) OpenLayer(_ context.Context, l manifests.Layer) (io.ReadCloser, 
 }
 
 func (r *reads) Write(p []byte) (int, error) {
-	r.bytes += int64(len(p))
+	r.bytes.Add(int64(len(p)))
 	return len(p), nil
 }
 
@@ -62,10 +63,10 @@ func TestPathsAreReadOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		src.opened = 0
+		src.opened.Store(0)
 		got, _ := exported(t, tr, c.paths...)
-		if src.opened != c.want {
-			t.Errorf("%s: %d layers read, want %d", c.paths, src.opened, c.want)
+		if int(src.opened.Load()) != c.want {
+			t.Errorf("%s: %d layers read, want %d", c.paths, src.opened.Load(), c.want)
 		}
 		if want, _ := exported(t, readTree(t, b, img), c.paths...); !bytes.Equal(got, want) {
 			t.Errorf("%s: another tar", c.paths)
@@ -91,11 +92,11 @@ func TestPathsStopEarly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		whole := src.bytes
-		src.bytes = 0
+		whole := src.bytes.Load()
+		src.bytes.Store(0)
 		raw, res := exported(t, tr, path)
-		if res.Bytes < maxKept || !bytes.Contains(raw, []byte(big)) || src.bytes == 0 || path == "/big" && src.bytes > whole*3/4 {
-			t.Errorf("%s: %d of %d bytes read, %+v", path, src.bytes, whole, res)
+		if res.Bytes < maxKept || !bytes.Contains(raw, []byte(big)) || src.bytes.Load() == 0 || path == "/big" && src.bytes.Load() > whole*3/4 {
+			t.Errorf("%s: %d of %d bytes read, %+v", path, src.bytes.Load(), whole, res)
 		}
 		src.forged = layer(big[1:] + "x")
 		_, err = tr.WriteTar(context.Background(), io.Discard, TarOptions{Paths: []string{path}})
