@@ -5,7 +5,6 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -51,9 +50,6 @@ type child struct {
 // serve does what the caller asks for until its end is gone; then everything
 // ends, which is the second guard beside the parent-death signal.
 func (k *keeper) serve() {
-	if k.setup.plan.Keep {
-		debug.SetGCPercent(100) // not needed before: it may live long now
-	}
 	for {
 		var m message
 		if len(k.ctl.early) > 0 {

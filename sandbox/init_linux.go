@@ -24,6 +24,10 @@ const (
 // the Go runtime would otherwise hold open.
 var initEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=containermaxprocs=0"}
 
+// keeperEnv is initEnv for one that may live long and start many commands.
+// Package runtime/debug, which could do the same later, would hold up the start.
+var keeperEnv = []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0"}
+
 func isInit() bool {
 	return len(os.Args) == 1 && os.Args[0] == initName && os.Getpid() == 1
 }

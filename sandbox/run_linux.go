@@ -152,6 +152,9 @@ func (b *box) start() error {
 			Cloneflags: cloneFlags(b.plan),
 		},
 	}
+	if b.plan.Keep {
+		attr.Env = keeperEnv
+	}
 	if b.plan.UserNS {
 		if err := mapIDs(attr.Sys, b.plan); err != nil {
 			ours.Close()
