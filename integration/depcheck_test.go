@@ -61,7 +61,7 @@ var allowed = map[string]struct{ ours, theirs []string }{
 	"sandbox/internal/startlimit": {},
 	"cmd/imgpack": {
 		ours: []string{"archive", "dedupe", "verify", "unpack", "sandbox", "manifests", "internal"},
-		theirs: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/schollz/progressbar", "golang.org/x/term",
+		theirs: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/schollz/progressbar", "golang.org/x/term", "golang.org/x/sys",
 			"golang.org/x/sync", "github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec"},
 	},
 	"fixtures": {

@@ -1,0 +1,98 @@
+package container
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/imgpack/imgpack/sandbox"
+)
+
+func TestExecInContainer(t *testing.T) {
+	b := newBox(t)
+	c := b.create(Config{}, "sleep", "600000")
+	c.config.Spec.Env = []string{"A=b"}
+	if _, err := c.Exec(t.Context(), sandbox.ExecSpec{Args: []string{"/bin/probe", "hello"}}); !isStateError(err) {
+		t.Errorf("not running: %v", err)
+	}
+	start(t, c)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := c.Exec(t.Context(), sandbox.ExecSpec{Args: []string{"/bin/probe", "hello", "you"}, Stdout: w})
+	w.Close()
+	var seen bytes.Buffer
+	seen.ReadFrom(r)
+	if err != nil || st.Code != 0 || seen.String() != "hello you\n" {
+		t.Errorf("%+v, %v: %q", st, err, seen.String())
+	}
+	if st, err := c.Exec(t.Context(), sandbox.ExecSpec{Args: []string{"/bin/probe", "exit", "7"}}); err != nil || st.Code != 7 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	_, err = c.Exec(t.Context(), sandbox.ExecSpec{Args: []string{"/bin/none"}})
+	if s, ok := errors.AsType[*sandbox.StartError](err); !ok || s.Code != sandbox.CodeNoSuch {
+		t.Errorf("missing command: %v", err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	go func() { time.Sleep(200 * time.Millisecond); cancel(why) }()
+	if _, err := c.Exec(ctx, sandbox.ExecSpec{Args: []string{"/bin/probe", "sleep", "600000"}}); !errors.Is(err, why) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if st := state(t, c); st.Status != Running {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestPause(t *testing.T) {
+	b := newBox(t)
+	c := b.create(Config{}, "sleep", "600000")
+	start(t, c)
+	err := c.Pause(t.Context())
+	if un, ok := errors.AsType[*sandbox.UnsupportedError](err); ok {
+		t.Skip(un)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if st := state(t, c); st.Status != Paused {
+		t.Errorf("%+v", st)
+	}
+	if err := c.Pause(t.Context()); !isStateError(err) {
+		t.Errorf("paused twice: %v", err)
+	}
+	if _, err := c.Exec(t.Context(), sandbox.ExecSpec{Args: []string{"/bin/probe", "hello"}}); !isStateError(err) {
+		t.Errorf("exec: %v", err)
+	}
+	if err := c.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st := state(t, c); st.Status != Running {
+		t.Errorf("%+v", st)
+	}
+	if err := c.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Stop(t.Context(), StopOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if st := state(t, c); st.Status != Exited || st.ExitCode != 143 {
+		t.Errorf("stopped while paused: %+v", st)
+	}
+	// The monitor of a paused one may be killed too.
+	start(t, c)
+	if err := c.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	st := state(t, c)
+	kill9(t, st.Monitor)
+	until(t, "the monitor's end", func() bool { alive, err := c.monitored(); return err == nil && !alive })
+	if st := state(t, c); st.Status != Exited {
+		t.Errorf("%+v", st)
+	}
+	start(t, c)
+	until(t, "the end of what was paused", func() bool { return gone(st.Pid) })
+}
