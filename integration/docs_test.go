@@ -38,7 +38,11 @@ func TestReadmeTour(t *testing.T) {
 	if out, code := tour("push", "--map", "strip", "oci:"+shopLayout(t), near); code != 0 {
 		t.Fatalf("prepare the registry: exit %d\n%s", code, out)
 	}
+	forbidden := false // by this host
 	for _, command := range commands {
+		if forbidden && strings.Contains(command, " trial") {
+			continue
+		}
 		line := strings.ReplaceAll(strings.ReplaceAll(command, "registry.far.example", far), "registry.example", near)
 		args := strings.Fields(line)
 		if args[0] != "imgpack" {
@@ -46,10 +50,11 @@ func TestReadmeTour(t *testing.T) {
 		}
 		out, code := tour(args[1:]...)
 		if args[1] == "run" && code == 9 && os.Getuid() != 0 {
+			forbidden = true
 			t.Logf("this host forbids user namespaces: %s", out)
 			continue
 		}
-		if code != 0 && (args[1] != "diff" || code != 1) {
+		if code != 0 && (args[1] != "diff" && args[1] != "doctor" || code != 1) {
 			t.Errorf("%s: exit %d\n%s", command, code, out)
 		}
 	}
