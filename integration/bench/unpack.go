@@ -205,14 +205,27 @@ func plainImage(layout, layer string) error {
 	return putIndex(layout, ocispec.Index{Versioned: v, Manifests: []ocispec.Descriptor{m}})
 }
 
-// unpackInto is a contender, -unpack-into STORE LAYOUT NAME…: what run does with
-// images before it starts them.
+// unpackInto is a contender, -unpack-into STORE LAYOUT NAME… or -unpack-into
+// STORE ARCHIVE…: what run does with images before it starts them.
 func unpackInto(store string, args []string) error {
-	if len(args) < 2 {
-		return errors.New("-unpack-into STORE wants a layout and images")
+	if len(args) == 0 {
+		return errors.New("-unpack-into STORE wants a layout and images, or archives")
 	}
+	if info, err := os.Stat(args[0]); err != nil || !info.IsDir() {
+		for _, archive := range args {
+			if err := unpackFrom(store, "docker-archive:"+archive, ""); err != nil {
+				return err
+			}
+		}
+		return err
+	}
+	return unpackFrom(store, "oci:"+args[0], args[1:]...)
+}
+
+// unpackFrom unpacks images of a source; "" is the first.
+func unpackFrom(store, source string, names ...string) error {
 	ctx := context.Background()
-	ref, err := manifests.ParseReference("oci:"+args[0], "")
+	ref, err := manifests.ParseReference(source, "")
 	if err != nil {
 		return err
 	}
@@ -225,17 +238,19 @@ func unpackInto(store string, args []string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range args[1:] {
-		found, err := manifests.FindRoots(roots, name, args[0])
-		if err != nil {
-			return err
+	for _, name := range names {
+		found := roots
+		if name != "" {
+			if found, err = manifests.FindRoots(roots, name, source); err != nil {
+				return err
+			}
 		}
 		img, err := manifests.LoadImage(ctx, src, found[0].Descriptor)
 		if err != nil {
 			return err
 		}
 		if _, _, err := unpack.NewLayerStore(store).Unpack(ctx, src, img, unpack.Options{}); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s %s: %w", source, name, err)
 		}
 	}
 	return nil

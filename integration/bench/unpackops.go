@@ -95,7 +95,16 @@ func (u *unpacking) engines(p place) operation {
 
 func (u *unpacking) allImages(p place) operation {
 	return operation{name: fmt.Sprintf("all %d images into an empty store, %s", len(u.images), p.name), env: u.env(p.fs), once: true,
-		contenders: append([]contender{p.in("imgpack (the layers that run uses)", u.bin, intoStore+`$NAMES`)}, u.peers(p, "$FILES", false)...)}
+		contenders: append([]contender{p.in("imgpack (the layers that run uses)", u.bin, intoStore+`$NAMES`)}, append(u.ourArchives(p), u.peers(p, "$FILES", false)...)...)}
+}
+
+// ourArchives is imgpack with what docker and podman load: layers that are not
+// compressed.
+func (u *unpacking) ourArchives(p place) []contender {
+	if u.archives == "" {
+		return nil
+	}
+	return []contender{p.in("imgpack, from the docker archives", u.bin, `$SELF -unpack-into $FS/store $(for f in $FILES; do echo $ARCHIVES/$f.tar; done)`)}
 }
 
 func (u *unpacking) peers(p place, files string, skopeo bool) []contender {
