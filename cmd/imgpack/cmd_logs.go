@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ func newLogsCommand(a *app) *cobra.Command {
 	var o logsOptions
 	return a.command(spec{
 		use: "logs [flags] CONTAINER", group: groupContainers, short: "print what a container has said",
-		long:     "On standard output and standard error, as the container wrote it, control\ncharacters too. The newest 16 to 32 MiB are kept, through restarts.",
+		long:     "On standard output and standard error, as the container wrote it, control\ncharacters too. The newest 16 to 32 MiB are kept, through restarts. --json prints\nan object a line, with stream and time.",
 		examples: "imgpack logs web\nimgpack logs -f --tail 20 web\nimgpack logs -t --since 10m db",
 		exits:    []int{codeNotFound},
 		complete: a.completeContainers(true, nil),
@@ -60,14 +61,30 @@ func (o *logsOptions) run(ctx context.Context, a *app, args []string) error {
 	if lo.Until, err = parseWhen("--until", o.until, a.now()); err != nil {
 		return err
 	}
+	out := a.Out
+	switch a.g.format {
+	case "table":
+	case "json", "jsonl":
+		lo.JSON, out = true, plainWriter{a.Out}
+	default:
+		return usagef("logs has no format but json: one object per line")
+	}
 	c, err := a.findContainer(args[0])
 	if err == nil {
-		err = c.Logs(ctx, a.Out, a.Err, lo)
+		err = c.Logs(ctx, out, a.Err, lo)
 	}
 	if err != nil {
 		return a.containerFailure("logs", args[0], err)
 	}
 	return nil
+}
+
+// plainWriter makes JSON safe to print.
+type plainWriter struct{ w io.Writer }
+
+func (p plainWriter) Write(b []byte) (int, error) {
+	_, err := p.w.Write(plainJSON(b))
+	return len(b), err
 }
 
 // whenForms are those of docker's times that Go has no name for; without a zone

@@ -18,6 +18,7 @@ type LogOptions struct {
 	Since      time.Time // none before
 	Until      time.Time // none after, where it is not zero
 	Timestamps bool      // the time before each line, as docker writes it
+	JSON       bool      // each line as an object, all of them to the first writer, a Write each
 }
 
 // stampForm is docker's: of one width.
@@ -68,6 +69,14 @@ func (c *Container) Logs(ctx context.Context, stdout, stderr io.Writer, o LogOpt
 func (e entry) write(stdout, stderr io.Writer, o LogOptions) error {
 	if e.Time.Before(o.Since) || !o.Until.IsZero() && e.Time.After(o.Until) {
 		return nil
+	}
+	if o.JSON {
+		raw, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		_, err = stdout.Write(append(raw, '\n'))
+		return err
 	}
 	text, to := e.text(), stdout
 	if e.Stream != streamOut {
