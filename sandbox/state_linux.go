@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/sandbox/internal/cgroup"
 )
 
 // runPrefix begins the name of each run's directory in a state directory.
@@ -179,8 +181,11 @@ func lockDir(root *os.Root, name string, how int) (*os.File, error) {
 
 // Sweep removes what killed Runs left in a state directory, as the next Run
 // there would, and returns how many there were. A directory that is not there
-// holds nothing.
+// holds nothing. Their cgroups go too, and with them processes that were paused.
 func Sweep(state string) (int, error) {
+	if err := cgroup.Sweep(); err != nil {
+		return 0, err
+	}
 	if _, err := os.Lstat(state); errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}

@@ -276,6 +276,32 @@ func sweep(parent string) {
 	}
 }
 
+// Sweep ends what killed callers left paused and removes their groups, as far as
+// New would look for them: where this process is.
+func Sweep() error {
+	h, err := readHost()
+	if err != nil {
+		return err
+	}
+	h.sweep()
+	return nil
+}
+
+func (h *host) sweep() {
+	for _, own := range h.v1 {
+		sweep(own)
+	}
+	if h.v2 == nil {
+		return
+	}
+	for dir := h.v2.own; ; dir = filepath.Dir(dir) {
+		sweep(dir)
+		if dir == h.v2.top || dir == "/" {
+			return
+		}
+	}
+}
+
 func ownedByUs(path string) bool {
 	var st unix.Stat_t
 	return unix.Lstat(path, &st) == nil && int(st.Uid) == os.Geteuid() && st.Mode&0o777 == 0o700
