@@ -215,6 +215,7 @@ var beside = map[string][]string{
 	"crun's table of system calls":                    {"new call"},
 	"core files are limited softly":                   {"core"},
 	"no supplementary group 0":                        {"Groups"},
+	"signals that the caller ignores stay ignored":    {"SigIgn"},
 }
 
 // TestChecksBeside lets the same probe look under runc and crun.
