@@ -95,20 +95,27 @@ func (c *Container) ask(ctx context.Context, r request) (*State, error) {
 	return last.State, nil
 }
 
-// broken is what the end of a connection means.
+// broken is what the end of a connection means. A monitor that is killed lets
+// go of its connections a moment before its lock.
 func (c *Container) broken(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		there, merr := c.monitored()
+		switch {
+		case merr != nil:
+			return merr
+		case !there:
+			return &StateError{c.config.Name, Exited, "is not running"}
+		case time.Now().After(deadline):
+			return fmt.Errorf("ask the monitor of container %s: %w", c.config.Name, err)
+		}
 	}
-	there, merr := c.monitored()
-	if merr != nil {
-		return merr
-	}
-	if there {
-		return fmt.Errorf("ask the monitor of container %s: %w", c.config.Name, err)
-	}
-	return &StateError{c.config.Name, Exited, "is not running"}
 }
+
+// lockPatience is how long a lock may outlive its process's connections.
+const lockPatience = time.Second
 
 // dial connects to the monitor. There is a moment after its start, and one
 // before its end, in which it cannot be asked.
