@@ -106,13 +106,10 @@ func (x *exporter) dir(ctx context.Context, path string, inUpper, inBase bool) e
 		all = upper
 	}
 	if inBase {
-		below, err := x.c.below.list(path)
-		if err != nil {
+		var err error
+		if all, err = x.c.withBelow(all, path); err != nil {
 			return err
 		}
-		all = append(all, below...)
-		slices.Sort(all)
-		all = slices.Compact(all)
 	}
 	for _, name := range all {
 		if err := ctx.Err(); err != nil {

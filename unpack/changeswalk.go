@@ -69,13 +69,9 @@ func (c *Changes) walkDir(ctx context.Context, path string, hidden bool, visit f
 	}
 	defer leave()
 	if hidden { // what it hides has gone
-		below, err := c.below.list(path)
-		if err != nil {
+		if all, err = c.withBelow(all, path); err != nil {
 			return err
 		}
-		all = append(all, below...)
-		slices.Sort(all)
-		all = slices.Compact(all)
 	}
 	for _, name := range all {
 		if err := ctx.Err(); err != nil {
@@ -86,6 +82,17 @@ func (c *Changes) walkDir(ctx context.Context, path string, hidden bool, visit f
 		}
 	}
 	return nil
+}
+
+// withBelow adds the names that the image has in a directory, sorted, each once.
+func (c *Changes) withBelow(names []string, path string) ([]string, error) {
+	below, err := c.below.list(path)
+	if err != nil {
+		return nil, err
+	}
+	names = append(names, below...)
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 func (c *Changes) walkName(ctx context.Context, parent, name string, hidden bool, visit func(*change) error) error {
