@@ -126,11 +126,11 @@ func newRunDir(state string) (_ *runDir, err error) {
 	d := &runDir{path: path, state: root}
 	for _, sub := range []string{"upper", "work"} {
 		if err := os.Mkdir(filepath.Join(path, sub), 0o755); err != nil {
-			return nil, errors.Join(err, removeTree(root, d.name()))
+			return nil, errors.Join(err, RemoveTree(root, d.name()))
 		}
 	}
 	if d.lock, err = lockDir(root, d.name(), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(err, removeTree(root, d.name()))
+		return nil, errors.Join(err, RemoveTree(root, d.name()))
 	}
 	return d, nil
 }
@@ -141,7 +141,7 @@ func (d *runDir) remove() error {
 	if d.state == nil {
 		return d.lock.Close()
 	}
-	err := removeTree(d.state, d.name())
+	err := RemoveTree(d.state, d.name())
 	return errors.Join(err, d.lock.Close(), d.state.Close())
 }
 
@@ -218,7 +218,7 @@ func clearStale(root *os.Root) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
-		err = removeTree(root, e.Name())
+		err = RemoveTree(root, e.Name())
 		f.Close()
 		if err != nil {
 			return n, err
@@ -226,47 +226,6 @@ func clearStale(root *os.Root) (n int, err error) {
 		n++
 	}
 	return n, nil
-}
-
-// removeTree removes a directory whose content was made in a sandbox.
-func removeTree(root *os.Root, name string) error {
-	if root.RemoveAll(name) == nil {
-		return nil
-	}
-	// Directories without permissions cannot be emptied by their owner before
-	// they are changed; overlayfs itself makes one.
-	if err := openUp(root, name); err != nil {
-		return fmt.Errorf("remove %s: %w", name, err)
-	}
-	if err := root.RemoveAll(name); err != nil {
-		return fmt.Errorf("remove %s: %w", name, err)
-	}
-	return nil
-}
-
-// openUp makes every directory below name accessible. Nothing changes the tree
-// meanwhile, and os.Root keeps links from leading out of it.
-func openUp(root *os.Root, name string) error {
-	st, err := root.Lstat(name)
-	if err != nil || !st.IsDir() {
-		return err
-	}
-	if err := root.Chmod(name, 0o700); err != nil {
-		return err
-	}
-	entries, err := fs.ReadDir(root.FS(), filepath.ToSlash(name))
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !e.IsDir() {
-			continue
-		}
-		if err := openUp(root, filepath.Join(name, e.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // RemoveUpper removes what Runs have left in a directory that was Spec.Upper,
@@ -277,5 +236,5 @@ func RemoveUpper(dir string) error {
 		return err
 	}
 	defer root.Close()
-	return errors.Join(removeTree(root, "work"), removeTree(root, "upper"))
+	return errors.Join(RemoveTree(root, "work"), RemoveTree(root, "upper"))
 }

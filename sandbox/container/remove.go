@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/sandbox"
 )
 
 // Remove removes a container with all it has written. One that runs is a
@@ -88,7 +90,7 @@ func (c *Container) erase() error {
 	}
 	for _, e := range entries {
 		if name := e.Name(); name != removingFile && name != configFile && name != lockFile {
-			if err := removeTree(root, name); err != nil {
+			if err := sandbox.RemoveTree(root, name); err != nil {
 				return fmt.Errorf("remove container %s: %w", c.config.Name, err)
 			}
 		}
@@ -139,40 +141,4 @@ func (d *Dir) Sweep(mine func(Config) bool) (n int, err error) {
 func (c *Container) leftOver() bool {
 	st, err := c.State()
 	return err == nil && (st.Status == Dead || c.config.Remove && st.Status == Exited)
-}
-
-// removeTree removes what was made in a sandbox.
-func removeTree(root *os.Root, name string) error {
-	if root.RemoveAll(name) == nil {
-		return nil
-	}
-	// Directories without permissions cannot be emptied by their owner before
-	// they are changed; overlayfs itself makes one.
-	if err := openUp(root, name); err != nil {
-		return err
-	}
-	return root.RemoveAll(name)
-}
-
-func openUp(root *os.Root, name string) error {
-	st, err := root.Lstat(name)
-	if err != nil || !st.IsDir() {
-		return err
-	}
-	if err := root.Chmod(name, 0o700); err != nil {
-		return err
-	}
-	entries, err := fs.ReadDir(root.FS(), filepath.ToSlash(name))
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !e.IsDir() {
-			continue
-		}
-		if err := openUp(root, filepath.Join(name, e.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
 }
