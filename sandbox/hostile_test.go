@@ -134,6 +134,21 @@ func TestLinksAreFollowedInside(t *testing.T) {
 	}
 }
 
+// TestEtcIsNotMountedOverTheKernels: a link of the image steers no generated file
+// over a device, nor over what the kernel says of process 1.
+func TestEtcIsNotMountedOverTheKernels(t *testing.T) {
+	im := newImage(t)
+	im.symlink("/dev/null", "etc/hosts")
+	im.symlink("../proc/self/status", "etc/hostname")
+	im.symlink("/sys/kernel/notes", "etc/resolv.conf")
+	if r := good(t, im.spec("read", "/etc/hosts")); r.out != "" || !strings.Contains(r.explains, "/dev") {
+		t.Errorf("/dev/null: %q\n%s", r.out, r.explains)
+	}
+	if r := good(t, im.spec("read", "/proc/1/status")); !strings.HasPrefix(r.out, "Name:") {
+		t.Errorf("/proc/1/status: %q", r.out)
+	}
+}
+
 // TestOwnProgramIsSafe lets images execute and attack the program that
 // sandboxes them (CVE-2019-5736).
 func TestOwnProgramIsSafe(t *testing.T) {

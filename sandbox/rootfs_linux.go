@@ -271,6 +271,10 @@ func (s *setup) mountEtc() error {
 	if s.plan.ReadOnly {
 		attrs |= attrRO
 	}
+	t, err := s.imageOnly()
+	if err != nil {
+		return err
+	}
 	for _, f := range []struct{ name, content string }{
 		{"hosts", hosts},
 		{"hostname", host + "\n"},
@@ -283,9 +287,9 @@ func (s *setup) mountEtc() error {
 		if err != nil {
 			return err
 		}
-		at, err := s.keep(s.image().open("/etc/"+f.name, wantFile))
-		if errors.Is(err, unix.EROFS) {
-			s.explain("degraded: no /etc/%s, a read-only mount without one is there", f.name)
+		at, err := s.keep(t.open("/etc/"+f.name, wantFile))
+		if errors.Is(err, unix.EROFS) || errors.Is(err, errClosed) {
+			s.explain("degraded: no /etc/%s of ours: %v", f.name, err)
 			continue
 		}
 		if err != nil {

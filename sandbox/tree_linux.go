@@ -39,6 +39,9 @@ type tree struct {
 	made func(fd int) error
 }
 
+// errClosed is what walking into a closed directory gives.
+var errClosed = errors.New("leads into /proc, /sys or /dev")
+
 // fileID says which file a file is.
 type fileID struct{ dev, ino uint64 }
 
@@ -104,7 +107,7 @@ func (k *walk) run(w want) (int, error) {
 		}
 		if slices.Contains(k.tree.closed, fileID{uint64(st.Dev), st.Ino}) {
 			unix.Close(fd)
-			return -1, errors.New("leads into /proc, /sys or /dev")
+			return -1, errClosed
 		}
 		switch {
 		case st.Mode&unix.S_IFMT == unix.S_IFLNK:
