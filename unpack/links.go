@@ -20,6 +20,10 @@ type linkTry struct {
 // comes later.
 func (x *extractor) link(d *cachedDir, e *layertar.Entry, try linkTry) error {
 	target, missing, err := x.follow(parentOf(e.Linkname))
+	var bad *layertar.Error
+	if try.again && errors.As(err, &bad) { // what came later stands in the way
+		return x.later(e, linkTry{last: true})
+	}
 	if err != nil {
 		return err
 	}

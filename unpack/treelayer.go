@@ -202,6 +202,10 @@ func (s *shaper) hide(r *record) error {
 // link is extractor's.
 func (s *shaper) link(d *inode, dir string, r *record, try linkTry) error {
 	target, missing, err := s.follow(parentOf(r.link))
+	if err != nil && try.again { // what came later stands in the way
+		s.later(r, linkTry{last: true})
+		return nil
+	}
 	if err != nil {
 		return err
 	}
