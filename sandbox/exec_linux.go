@@ -5,6 +5,8 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"slices"
 	"sync"
 	"syscall"
@@ -70,6 +72,48 @@ func (k *keeper) serve() {
 		case m.Signal > 0:
 			k.signal(m.ID, unix.Signal(m.Signal))
 		}
+	}
+}
+
+// forInit are signals that end a Go program, or have it tell where it is.
+var forInit = []unix.Signal{
+	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE,
+	unix.SIGSEGV, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTERM, unix.SIGSTKFLT, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGWINCH, unix.SIGSYS,
+}
+
+// handlers are the runtime's for forInit.
+var handlers []sigaction
+
+// Process 1 has no handlers from the start, for then the kernel keeps from it
+// what the command sends, and what comes from outside.
+func init() {
+	if !isInit() {
+		return
+	}
+	handlers = make([]sigaction, len(forInit))
+	for i, sig := range forInit {
+		setAction(sig, &sigaction{}, &handlers[i])
+	}
+}
+
+// setAction cannot fail: the signals are all there, and can be handled.
+func setAction(sig unix.Signal, act, old *sigaction) {
+	const setSize = 8
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(act)), uintptr(unsafe.Pointer(old)), setSize, 0, 0)
+}
+
+// passOn gives the command what is sent to process 1 inside, as small reapers
+// do: in other runtimes the command is process 1.
+func (k *keeper) passOn() {
+	signals := make(chan os.Signal, 16)
+	for i, sig := range forInit {
+		signal.Notify(signals, sig)
+		if handlers[i].handler > 1 { // neither default nor ignored: the runtime takes its own to be there
+			setAction(sig, &handlers[i], nil)
+		}
+	}
+	for sig := range signals {
+		k.signal(0, sig.(unix.Signal))
 	}
 }
 
@@ -199,6 +243,9 @@ func (s *setup) anotherTerminal(size Size, socket int) error {
 // reap waits for every process that is left to process 1, until the command
 // itself has ended. When process 1 then exits the kernel kills all others.
 func (k *keeper) reap() (Status, error) {
+	if k.setup.plan.Keep {
+		go k.passOn()
+	}
 	for {
 		pid, err := awaitAny()
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -351,6 +352,33 @@ func TestExecSignals(t *testing.T) {
 	}
 	waitFor(t, "the group to be gone", func() bool { return len(descendants(t, r.Pid())) == 1 })
 	r.end()
+}
+
+// TestSignalsToProcessOne: none ends the sandbox, and in one that is kept the
+// command gets them.
+func TestSignalsToProcessOne(t *testing.T) {
+	im := newImage(t)
+	args := []string{"killone"}
+	for _, sig := range forInit {
+		args = append(args, strconv.Itoa(int(sig)))
+	}
+	if r := run(t, im.spec(args...)); r.err != nil || r.st.Code != 0 {
+		t.Errorf("%+v, %v, %s", r.st, r.err, r.errOut)
+	}
+	s := im.spec("signals")
+	pr, pw, err := os.Pipe()
+	check(t, err)
+	defer pr.Close()
+	defer pw.Close()
+	s.Stdout = pw
+	r := keep(t, s)
+	if line, err := bufio.NewReader(pr).ReadString('\n'); err != nil || line != "ready\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	r.exec(ExecSpec{Args: []string{"/bin/probe", "killone", strconv.Itoa(int(syscall.SIGUSR2))}})
+	if res := <-r.ended; res.err != nil || res.st.Code != int(syscall.SIGUSR2) {
+		t.Errorf("%+v, %v", res.st, res.err)
+	}
 }
 
 // TestExecEndsWithSandbox: the first command's end is everybody's.

@@ -58,12 +58,17 @@ var commands = map[string]func([]string){
 	"orphan":    func([]string) { orphan() },
 	"abandon":   func([]string) { abandon() },
 	"oneiskill": func([]string) { oneIsKill() },
-	"identity":  func([]string) { emit(identity()) },
-	"isolate":   func(a []string) { emit(isolate(a)) },
-	"ruin":      func([]string) { emit(ruin()) },
-	"streams":   func([]string) { emit(streams()) },
-	"exe":       func([]string) { emit(stealExe()) },
-	"calls":     func([]string) { emit(calls()) },
+	"killone": func(a []string) {
+		for _, n := range a {
+			fatal(unix.Kill(1, unix.Signal(number(n))))
+		}
+	},
+	"identity": func([]string) { emit(identity()) },
+	"isolate":  func(a []string) { emit(isolate(a)) },
+	"ruin":     func([]string) { emit(ruin()) },
+	"streams":  func([]string) { emit(streams()) },
+	"exe":      func([]string) { emit(stealExe()) },
+	"calls":    func([]string) { emit(calls()) },
 	"where": func([]string) {
 		wd, err := os.Getwd()
 		l, _ := os.Readlink("/proc/self/cwd")
