@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/internal/layertar"
-	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -231,10 +230,7 @@ func (x *layerWriter) mark(name string) error {
 
 // member writes one name.
 func (x *layerWriter) member(path string, n *diskNode) error {
-	h, err := x.header(path, n)
-	if err != nil {
-		return err
-	}
+	h := x.header(path, n)
 	x.res.Entries++
 	if n.kind != layertar.Dir && n.st.Nlink > 1 {
 		if first, ok := x.first[idOf(&n.st)]; ok {
@@ -272,7 +268,7 @@ func torn(path string, err error) error {
 	return err
 }
 
-func (x *layerWriter) header(path string, n *diskNode) (*tar.Header, error) {
+func (x *layerWriter) header(path string, n *diskNode) *tar.Header {
 	st := &n.st
 	h := &tar.Header{
 		Format: tar.FormatPAX, Name: path, Mode: int64(st.Mode & 0o7777), Uid: int(n.own.uid), Gid: int(n.own.gid),
@@ -294,9 +290,6 @@ func (x *layerWriter) header(path string, n *diskNode) (*tar.Header, error) {
 			h.Typeflag = tar.TypeBlock
 		}
 		h.Devmajor, h.Devminor = int64(unix.Major(uint64(st.Rdev))), int64(unix.Minor(uint64(st.Rdev)))
-		if h.Devmajor > maxMajor || h.Devminor > maxMinor {
-			return nil, &manifests.UnsupportedError{Subject: "device " + quote.Text(slashed(path)), Reason: "no kernel has such numbers"}
-		}
 	}
 	for _, a := range n.xattrs {
 		if h.PAXRecords == nil {
@@ -304,7 +297,7 @@ func (x *layerWriter) header(path string, n *diskNode) (*tar.Header, error) {
 		}
 		h.PAXRecords["SCHILY.xattr."+a.Name] = a.Value
 	}
-	return h, nil
+	return h
 }
 
 // time is the time of a member. One that no layer can have is left for the

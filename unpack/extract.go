@@ -85,7 +85,7 @@ func (x *extractor) entry(e *layertar.Entry) error {
 	case layertar.Whiteout, layertar.Opaque:
 		return x.hide(e)
 	}
-	d, err := x.parent(e.Parent)
+	d, err := x.place(e)
 	if err != nil {
 		return err
 	}
@@ -111,6 +111,15 @@ func (x *extractor) entry(e *layertar.Entry) error {
 		}
 	}
 	return err
+}
+
+// place is parent for an entry, refusing paths that no system call takes.
+func (x *extractor) place(e *layertar.Entry) (*cachedDir, error) {
+	d, err := x.parent(e.Parent)
+	if err == nil && len(join(d.path, e.Base)) > maxResolved {
+		return nil, errTooLong
+	}
+	return d, err
 }
 
 // parent opens the directory an entry lies in, making it if need be.
@@ -271,7 +280,7 @@ func (x *extractor) mkdir(e *layertar.Entry) error {
 		x.dirs["."] = entryAttrs(e)
 		return nil
 	}
-	d, err := x.parent(e.Parent)
+	d, err := x.place(e)
 	if err != nil {
 		return err
 	}
@@ -303,7 +312,7 @@ func (x *extractor) mkdir(e *layertar.Entry) error {
 // hide notes a whiteout or opaque directory. They say nothing of what their
 // own layer makes, before or after them, so they are written last.
 func (x *extractor) hide(e *layertar.Entry) error {
-	d, err := x.parent(e.Parent)
+	d, err := x.place(e)
 	if err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ func (x *extractor) lateLinks() error {
 		todo := x.pending
 		x.pending = nil
 		for _, e := range todo {
-			d, err := x.parent(e.Parent)
+			d, err := x.place(e)
 			var bad *layertar.Error
 			if errors.As(err, &bad) { // what came later stands in the way
 				x.later(e, linkTry{last: true})

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/imgpack/imgpack/internal/layertar"
-	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -155,10 +154,8 @@ func (x *tarWriter) all(ctx context.Context, t *Tree, p *tarPlan, progress manif
 
 // member writes an inode under all its names.
 func (x *tarWriter) member(m *tarMember, content io.Reader) error {
-	h, err := m.header()
-	if err != nil {
-		return err
-	}
+	h := m.header()
+	var err error
 	if m.sparseParts() != nil && content != nil {
 		err = x.sparse(h, m.sparseParts(), content)
 	} else {
@@ -200,13 +197,7 @@ func (x *tarWriter) copy(w io.Writer, content io.Reader, n int64) error {
 // onlyWriter hides all but Write, so that the buffer is used.
 type onlyWriter struct{ io.Writer }
 
-// What devices' numbers the kernel knows (dev_t of 32 bits).
-const (
-	maxMajor = 1<<12 - 1
-	maxMinor = 1<<20 - 1
-)
-
-func (m *tarMember) header() (*tar.Header, error) {
+func (m *tarMember) header() *tar.Header {
 	n := m.node(m.names[0])
 	h := &tar.Header{
 		Format: tar.FormatPAX, Name: n.Path, Mode: int64(n.Mode), Uid: int(n.UID), Gid: int(n.GID), ModTime: n.ModTime,
@@ -225,9 +216,7 @@ func (m *tarMember) header() (*tar.Header, error) {
 		if n.Block {
 			h.Typeflag = tar.TypeBlock
 		}
-		if h.Devmajor, h.Devminor = n.Major, n.Minor; uint64(n.Major) > maxMajor || uint64(n.Minor) > maxMinor {
-			return nil, &manifests.UnsupportedError{Subject: "device " + quote.Text(slashed(n.Path)), Reason: "no kernel has such numbers"}
-		}
+		h.Devmajor, h.Devminor = n.Major, n.Minor
 	}
 	if n.Kind == layertar.File || n.Kind == layertar.Dir {
 		for _, a := range n.Xattrs {
@@ -237,5 +226,5 @@ func (m *tarMember) header() (*tar.Header, error) {
 			h.PAXRecords["SCHILY.xattr."+a.Name] = a.Value
 		}
 	}
-	return h, nil
+	return h
 }

@@ -60,7 +60,7 @@ func (s *shaper) entry(r *record) error {
 	case layertar.Whiteout, layertar.Opaque:
 		return s.hide(r)
 	}
-	d, dir, err := s.parent(parentOf(r.name))
+	d, dir, err := s.place(r)
 	if err != nil {
 		return err
 	}
@@ -77,6 +77,15 @@ func (s *shaper) entry(r *record) error {
 }
 
 func (s *shaper) inode(r *record) *inode { return &inode{rec: r, layer: int32(s.layer)} }
+
+// place is extractor's.
+func (s *shaper) place(r *record) (d *inode, path string, err error) {
+	d, path, err = s.parent(parentOf(r.name))
+	if err == nil && len(join(path, baseOf(r.name))) > maxResolved {
+		return nil, "", errTooLong
+	}
+	return d, path, err
+}
 
 // parent finds the directory that a name leads to, and makes it if need be.
 func (s *shaper) parent(name string) (d *inode, path string, err error) {
@@ -168,7 +177,7 @@ func (s *shaper) mkdir(r *record) error {
 		s.root.rec, s.root.implied, s.root.layer = r, false, int32(s.layer)
 		return nil
 	}
-	d, dir, err := s.parent(parentOf(r.name))
+	d, dir, err := s.place(r)
 	if err != nil {
 		return err
 	}
@@ -187,7 +196,7 @@ func (s *shaper) mkdir(r *record) error {
 }
 
 func (s *shaper) hide(r *record) error {
-	_, dir, err := s.parent(parentOf(r.name))
+	_, dir, err := s.place(r)
 	if err != nil {
 		return err
 	}
@@ -283,7 +292,7 @@ func (s *shaper) lateLinks() error {
 		todo := s.pending
 		s.pending = nil
 		for _, r := range todo {
-			d, dir, err := s.parent(parentOf(r.name))
+			d, dir, err := s.place(r)
 			if err != nil { // what came later stands in the way
 				s.later(r, linkTry{last: true})
 				continue

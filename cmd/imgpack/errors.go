@@ -247,7 +247,10 @@ func isMissingBlob(err error) bool {
 	return ok && strings.HasPrefix(e.Subject, "blob ")
 }
 
+// isNetwork takes errors of connections alone: a bare error number, which a
+// system call on files gave, is a net.Error too.
 func isNetwork(err error) bool {
-	_, ok := errors.AsType[net.Error](err)
-	return ok && !is[*fs.PathError](err)
+	e, ok := errors.AsType[net.Error](err)
+	_, bare := e.(syscall.Errno)
+	return ok && !bare && !is[*fs.PathError](err)
 }

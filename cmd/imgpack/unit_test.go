@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,6 +49,8 @@ func TestExitCodes(t *testing.T) {
 		{8, fmt.Errorf("create x: %w", atomicfile.ErrBusy)},
 		{9, &manifests.UnsupportedError{Subject: "x", Reason: "y"}},
 		{9, &sandbox.UnsupportedError{Feature: "user namespaces"}},
+		{6, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}},
+		{10, fmt.Errorf("directory: %w", syscall.ENAMETOOLONG)},
 		{10, errors.New("anything")},
 		{10, panicError("boom")},
 		{42, exitStatus(42)},

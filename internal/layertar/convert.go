@@ -14,6 +14,11 @@ func convert(h *tar.Header, src *source) (*Entry, error) {
 		e.ignore(NoteGlobal, "a PAX global header; it applies to nothing here")
 		return e, nil
 	}
+	// A text of an extended header is part of all of it in memory, which may
+	// be a megabyte, and entries are kept.
+	if len(h.PAXRecords) > 0 {
+		h.Name, h.Linkname = strings.Clone(h.Name), strings.Clone(h.Linkname)
+	}
 	name, err := clean(h.Name, src.lim.Depth)
 	if err != nil {
 		return nil, err
@@ -62,9 +67,10 @@ func setKind(e *Entry, h *tar.Header, maxDepth int64) (err error) {
 		if h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0 {
 			return bad(Malformed, "character device 0:0, which is an overlay file system's own whiteout")
 		}
+		if uint64(h.Devmajor) > MaxMajor || uint64(h.Devminor) > MaxMinor {
+			return bad(Malformed, "device %d:%d, of which no kernel has the numbers", h.Devmajor, h.Devminor)
+		}
 		e.note(NoteDevice, "device %c %d:%d", map[byte]rune{tar.TypeChar: 'c', tar.TypeBlock: 'b'}[h.Typeflag], h.Devmajor, h.Devminor)
-	default:
-		return bad(Malformed, "entry type %+q is unknown", h.Typeflag)
 	}
 	if err == nil && e.Name == "." && e.Kind != Dir {
 		return bad(Malformed, "the top directory as a %s", e.Kind)
@@ -113,6 +119,15 @@ const ustarSize = 1 << 33
 // oneReading refuses headers whose parts contradict each other: another tool
 // may believe the other part.
 func oneReading(h *tar.Header, src *source) error {
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+	case tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeFifo, tar.TypeChar, tar.TypeBlock:
+		if h.Size != 0 { // some tools skip what follows, some read it as entries
+			return bad(Malformed, "an entry of type %+q with a size, %d", h.Typeflag, h.Size)
+		}
+	default:
+		return bad(Malformed, "entry type %+q is unknown", h.Typeflag)
+	}
 	r := h.PAXRecords
 	if p := r[paxPath]; p != "" && p != h.Name && r[paxSparseName] != h.Name {
 		return bad(Malformed, "its PAX header calls it %+.200q", p)
@@ -153,7 +168,7 @@ func setXattrs(e *Entry, h *tar.Header, most int64) error {
 		if len(name) > MaxXattrName || len(value) > MaxXattrValue {
 			return bad(Limit, "extended attribute %+.50q is larger than the kernel takes", name)
 		}
-		e.Xattrs = append(e.Xattrs, Xattr{name, value})
+		e.Xattrs = append(e.Xattrs, Xattr{strings.Clone(name), strings.Clone(value)})
 	}
 	return nil
 }

@@ -113,9 +113,11 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Bounds that no caller needs to move.
 const (
-	MaxPath       = 4096     // bytes of a name; PATH_MAX
-	MaxComponent  = 255      // bytes of one component; NAME_MAX
-	MaxLink       = 4095     // bytes of a symlink's target that the kernel stores
+	MaxPath       = 4095      // bytes of a name; PATH_MAX less its NUL
+	MaxComponent  = 255       // bytes of one component; NAME_MAX
+	MaxLink       = 4095      // bytes of a symlink's target that the kernel stores
+	MaxMajor      = 1<<12 - 1 // of a device's numbers, as the kernel has them
+	MaxMinor      = 1<<20 - 1
 	MaxXattrName  = 255      // XATTR_NAME_MAX
 	MaxXattrValue = 1 << 16  // XATTR_SIZE_MAX
 	MaxXattrList  = 1 << 16  // XATTR_LIST_MAX

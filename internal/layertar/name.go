@@ -72,12 +72,12 @@ func checkRaw(name string, maxDepth int64) error {
 		return bad(Malformed, "its name is nothing but newlines")
 	case strings.IndexByte(name, 0) >= 0:
 		return bad(Malformed, "its name holds a NUL")
-	case len(name) > MaxPath && int64(strings.Count(name, "/")) > maxDepth:
+	case len(strings.Trim(name, "/")) <= MaxPath:
+		return nil
+	case int64(strings.Count(name, "/")) > maxDepth:
 		return bad(Limit, "more than %d components", maxDepth)
-	case len(name) > MaxPath:
-		return bad(Limit, "its name is longer than %d bytes", MaxPath)
 	}
-	return nil
+	return bad(Limit, "its name is longer than %d bytes", MaxPath)
 }
 
 // split cuts a cleaned name into directory and last component.
