@@ -135,7 +135,13 @@ func (k *packer) length(ids []uint32) (n int64) {
 func (k *packer) compress(ctx context.Context, cuts [][]uint32, old *prefixes) error {
 	if k.encoder == nil {
 		k.encoder = segment.NewEncoder(k.plan.level, k.o.jobs())
-		k.content = make([]byte, k.plan.segmentSize())
+	}
+	var most int64
+	for _, ids := range cuts {
+		most = max(most, k.length(ids))
+	}
+	if most > int64(len(k.content)) {
+		k.content = make([]byte, most)
 	}
 	for i, ids := range cuts {
 		if err := ctx.Err(); err != nil {

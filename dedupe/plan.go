@@ -133,23 +133,25 @@ func distinct(roots []manifests.Root) ([]manifests.Root, error) {
 	if len(roots) == 0 {
 		return nil, &manifests.NotFoundError{Subject: "image to put into a bundle"}
 	}
+	type unnamed struct {
+		label  string
+		digest digest.Digest
+	}
 	var out []manifests.Root
-	named := map[manifests.Name]digest.Digest{}
+	named, others := map[manifests.Name]digest.Digest{}, map[unnamed]bool{}
 	for _, r := range roots {
-		if d, ok := named[r.Name]; ok && !r.Name.IsZero() {
-			if d != r.Descriptor.Digest {
-				return nil, &manifests.ConflictError{Subject: r.Display(), Err: fmt.Errorf("names both %s and %s", d, r.Descriptor.Digest)}
-			}
-			continue
+		d, other := named[r.Name], unnamed{r.Label, r.Descriptor.Digest}
+		switch {
+		case r.Name.IsZero() && others[other]:
+		case r.Name.IsZero():
+			others[other] = true
+			out = append(out, r)
+		case d == "":
+			named[r.Name] = r.Descriptor.Digest
+			out = append(out, r)
+		case d != r.Descriptor.Digest:
+			return nil, &manifests.ConflictError{Subject: r.Display(), Err: fmt.Errorf("names both %s and %s", d, r.Descriptor.Digest)}
 		}
-		named[r.Name] = r.Descriptor.Digest
-		same := func(o manifests.Root) bool {
-			return o.Name.IsZero() && o.Label == r.Label && o.Descriptor.Digest == r.Descriptor.Digest
-		}
-		if r.Name.IsZero() && slices.ContainsFunc(out, same) {
-			continue
-		}
-		out = append(out, r)
 	}
 	return out, nil
 }

@@ -3,6 +3,7 @@ package recipe
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -17,8 +18,10 @@ func Encode(tars []Tar, prefixes [][]Extent) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The level's own window, or a smaller one that holds all: the same bytes.
+	window := min(16<<20, max(zstd.MinWindowSize, 1<<bits.Len(uint(len(raw)))))
 	w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1),
-		zstd.WithSingleSegment(true), zstd.WithEncoderCRC(false), zstd.WithZeroFrames(true))
+		zstd.WithWindowSize(window), zstd.WithSingleSegment(true), zstd.WithEncoderCRC(false), zstd.WithZeroFrames(true))
 	if err != nil {
 		return nil, err
 	}
