@@ -40,7 +40,7 @@ func TestBoundsOfPacking(t *testing.T) {
 			}
 			p.limits = l
 			var out bytes.Buffer
-			sum, err := p.write(ctx, &out, Options{Jobs: jobs, SpoolDir: t.TempDir(), SpoolLimit: 1 << 20})
+			sum, err := p.write(ctx, &out, Options{Jobs: jobs, SpoolDir: t.TempDir(), SpoolLimit: 400 << 10})
 			if err != nil {
 				t.Fatal(err)
 			}

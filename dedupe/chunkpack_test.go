@@ -181,7 +181,7 @@ func TestSameChunkBundleHoweverWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, bases := range [][]*dedupe.Base{nil, {base}} {
-		for _, limit := range []int64{0, 1, 1_500_000} {
+		for _, limit := range []int64{0, 1, 600_000} {
 			var want []byte
 			for i, jobs := range []int{1, 8, 2} {
 				g, err := manifests.NewGraph(t0, manifests.Entries(odd{b}, roots), jobs)

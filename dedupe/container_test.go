@@ -142,16 +142,14 @@ func TestEveryByteCounts(t *testing.T) {
 	f := valid()
 	raw := f.bytes()
 	for at := range raw {
-		for _, bit := range []byte{1, 0x80} {
-			bad := bytes.Clone(raw)
-			bad[at] ^= bit
-			b, err := open(bad)
-			if err == nil {
-				err = readAll(b, f)
-			}
-			if err == nil {
-				t.Errorf("byte %d changed by %#x: nobody noticed", at, bit)
-			}
+		bad := bytes.Clone(raw)
+		bad[at] ^= 1 << (at % 8)
+		b, err := open(bad)
+		if err == nil {
+			err = readAll(b, f)
+		}
+		if err == nil {
+			t.Errorf("byte %d changed: nobody noticed", at)
 		}
 	}
 }

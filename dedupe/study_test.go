@@ -245,7 +245,7 @@ func TestFailedStudy(t *testing.T) {
 func TestStudyIsCancelled(t *testing.T) {
 	b := goBlobs()
 	p := chunkPlan(t, b.Graph(t, fixtures.Series(b, 2, manifests.Gzip)...))
-	for _, at := range []int64{1, 400_000, 1_400_000, 2_700_000} {
+	for _, at := range []int64{1, 160_000, 560_000, 1_080_000} {
 		ctx, cancel := context.WithCancel(t0)
 		var mu sync.Mutex
 		var told int64
@@ -297,14 +297,14 @@ func TestPhasesTellWhatTheyPromise(t *testing.T) {
 }
 
 func TestFullDiskShowsBeforeTheStudy(t *testing.T) {
-	dir := smallDisk(t, "size=1m")
+	dir := smallDisk(t, "size=256k")
 	b := goBlobs()
 	g := b.Graph(t, fixtures.Series(b, 2, manifests.Gzip)...)
 	p := chunkPlan(t, g)
 	for _, d := range g.Blobs() {
 		b.Remove(d.Digest) // whoever asks for one gets another error
 	}
-	if _, err := p.WriteFile(t0, filepath.Join(dir, "x"), dedupe.Options{}); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "temporary data, of 13") {
+	if _, err := p.WriteFile(t0, filepath.Join(dir, "x"), dedupe.Options{}); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "temporary data, of 57") {
 		t.Errorf("%v, want no space", err)
 	}
 	if _, err := p.Write(t0, io.Discard, dedupe.Options{SpoolDir: dir}); !errors.Is(err, syscall.ENOSPC) {

@@ -270,14 +270,14 @@ func failAfter(how string) <-chan time.Time {
 	return time.After(time.Second)
 }
 
-// failing hides blobs of more than 300 kB while file is there.
+// failing hides blobs of more than 170 kB while file is there.
 func failing(next http.Handler, file string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		how, err := os.ReadFile(file)
 		if err == nil && r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
 			head := httptest.NewRecorder()
 			next.ServeHTTP(head, httptest.NewRequest(http.MethodHead, r.URL.Path, nil))
-			if n, _ := strconv.Atoi(head.Header().Get("Content-Length")); n > 300_000 {
+			if n, _ := strconv.Atoi(head.Header().Get("Content-Length")); n > 170_000 {
 				select {
 				case <-r.Context().Done():
 				case <-failAfter(string(how)):
