@@ -88,7 +88,7 @@ func (s *Store) checkOurs() error {
 		switch n.Name() {
 		case "lock", "oci-layout":
 			return nil
-		case "unpacked", "run", "tmp":
+		case "unpacked", "run", "tmp", "containers":
 		default:
 			foreign = n.Name()
 		}

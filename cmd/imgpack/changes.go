@@ -70,31 +70,23 @@ func (a *app) openChanges(ctx context.Context, c *container.Container, o unpack.
 	return unpack.NewLayerStore(a.layerDir(store)).OpenChanges(ctx, ids, c.Upper(), o)
 }
 
-// pause stops a running container until resume is called. Where it cannot be,
-// that is said, and the work goes on.
+// pause stops a running container until resume is called, or this process is
+// killed. Where it cannot be, that is said, and the work goes on.
 func (a *app) pause(ctx context.Context, c *container.Container) (resume func() error, err error) {
-	resume = func() error { return nil }
+	none := func() error { return nil }
 	st, err := c.State()
 	if err != nil || st.Status != container.Running {
-		return resume, err
+		return none, err
 	}
-	err = c.Pause(ctx)
+	resume, err = c.PauseFor(ctx)
 	switch {
 	case is[*sandbox.UnsupportedError](err):
 		a.note("note: %s cannot be paused, and what it writes meanwhile may be kept in part: %v", quote.Clean(c.Config().Name), err)
-		return resume, nil
+		return none, nil
 	case is[*container.StateError](err): // it has ended, or been paused, this moment
-		return resume, nil
-	case err != nil:
-		return resume, err
+		return none, nil
 	}
-	return func() error {
-		err := c.Resume(context.WithoutCancel(ctx))
-		if is[*container.StateError](err) {
-			return nil
-		}
-		return err
-	}, nil
+	return resume, err
 }
 
 // epoch is the time of SOURCE_DATE_EPOCH; zero where it is not set.

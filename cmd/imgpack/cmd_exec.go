@@ -74,7 +74,7 @@ func (o *execOptions) run(ctx context.Context, a *app, args []string) error {
 	}
 	st, err := c.Exec(ctx, e)
 	if err != nil {
-		return a.execFailure(args[0], err)
+		return a.containerFailure("exec", args[0], err)
 	}
 	if st.OutOfMemory {
 		a.note("note: processes of %s were killed for want of memory", printable(args[0]))
@@ -83,13 +83,4 @@ func (o *execOptions) run(ctx context.Context, a *app, args []string) error {
 		return exitStatus(st.Code)
 	}
 	return nil
-}
-
-// execFailure gives a command that could not be started docker's code.
-func (a *app) execFailure(name string, err error) error {
-	f := a.containerFailure("exec", name, err)
-	if start, ok := asStart(err); ok {
-		return &failure{Op: "exec", Subject: name, Message: "cannot run a command in " + printable(name), Hint: start.Hint, Code: start.Code, Err: err}
-	}
-	return f
 }

@@ -161,7 +161,7 @@ func newStartCommand(a *app) *cobra.Command {
 		use: "start CONTAINER...", group: groupContainers, short: "start containers again, with what they have written",
 		long:     "They run detached. What runs already is no error.",
 		examples: "imgpack start db",
-		exits:    []int{codePartial, codeNotFound, codeUnsupported},
+		exits:    []int{codePartial, codeNotFound, codeUnsupported, codeRun, codeNotRunnable, codeNoCommand},
 		complete: a.completeContainers(false, func(s container.State) bool { return !s.Live() }),
 		also:     true,
 		run: func(ctx context.Context, args []string) error {
@@ -192,7 +192,7 @@ func newRestartCommand(a *app) *cobra.Command {
 	return a.command(spec{
 		use: "restart [flags] CONTAINER...", group: groupContainers, short: "stop containers and start them again",
 		examples: "imgpack restart web",
-		exits:    []int{codePartial, codeNotFound, codeUnsupported},
+		exits:    []int{codePartial, codeNotFound, codeUnsupported, codeRun, codeNotRunnable, codeNoCommand},
 		complete: a.completeContainers(false, nil),
 		also:     true,
 		run: func(ctx context.Context, args []string) error {

@@ -36,8 +36,8 @@ func (a *app) findContainer(text string) (*container.Container, error) {
 // containerFailure says what could not be done to a container, and what helps.
 func (a *app) containerFailure(op, name string, err error) error {
 	f := &failure{Op: op, Subject: name, Err: err}
-	if start, ok := errors.AsType[*sandbox.StartError](err); ok {
-		f.Hint = start.Hint
+	if start, ok := asStart(err); ok {
+		f.Message, f.Code, f.Hint = "cannot run a command in "+printable(name), start.Code, start.Hint
 	} else if un, ok := errors.AsType[*sandbox.UnsupportedError](err); ok {
 		f.Hint = un.Hint
 	}

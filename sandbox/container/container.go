@@ -76,7 +76,7 @@ const (
 	Running Status = "running"
 	Paused  Status = "paused"
 	Exited  Status = "exited"
-	Dead    Status = "dead" // its removal was begun, or its config is damaged
+	Dead    Status = "dead" // its removal was begun, or its config or state is damaged
 )
 
 // State is a container's life so far.

@@ -49,14 +49,12 @@ func TestLife(t *testing.T) {
 		t.Errorf("stop what does not run: %v", err)
 	}
 	start(t, c)
+	until(t, "output of the second start", func() bool { out, _ := logs(t, c, LogOptions{}); return out == "ready\nready\n" })
 	if err := c.Kill(t.Context(), unix.SIGKILL); err != nil {
 		t.Error(err)
 	}
 	if st, err := c.Wait(t.Context()); err != nil || st.ExitCode != 137 {
 		t.Errorf("%+v, %v", st, err)
-	}
-	if out, _ := logs(t, c, LogOptions{}); strings.TrimSuffix(out, "ready\n") != "ready\n" {
-		t.Errorf("the log of two starts is %q", out)
 	}
 	if err := c.Remove(t.Context(), false); err != nil {
 		t.Error(err)
@@ -322,6 +320,14 @@ func TestInterruptedRemoval(t *testing.T) {
 	if st := state(t, found); st.Status != Dead || st.Error == "" {
 		t.Errorf("%+v", st)
 	}
+	// A damaged state stops nobody from seeing the others, and loses no files.
+	torn := b.create(Config{}, "hello")
+	if err := os.WriteFile(torn.file(stateFile), []byte(`{"Status":"runn`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if st := state(t, torn); st.Status != Dead || st.Error == "" {
+		t.Errorf("%+v", st)
+	}
 	// Making one that was interrupted, too.
 	if err := os.Mkdir(filepath.Join(b.dir.path, strings.Repeat("ab", 32)), 0o700); err != nil {
 		t.Fatal(err)
@@ -330,8 +336,10 @@ func TestInterruptedRemoval(t *testing.T) {
 	if n != 2 || err != nil {
 		t.Errorf("swept %d, %v", n, err)
 	}
-	if err := found.Remove(t.Context(), false); err != nil {
-		t.Error(err)
+	for _, c := range []*Container{found, torn} {
+		if err := c.Remove(t.Context(), false); err != nil {
+			t.Error(err)
+		}
 	}
 	if all, err := b.dir.List(); len(all) != 0 || err != nil {
 		t.Errorf("%v, %v", all, err)

@@ -3,10 +3,13 @@ package container
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/sandbox"
 )
@@ -95,4 +98,47 @@ func TestPause(t *testing.T) {
 	}
 	start(t, c)
 	until(t, "the end of what was paused", func() bool { return gone(st.Pid) })
+}
+
+// What is paused for somebody goes on when he lets it, and when he is killed.
+func TestPauseFor(t *testing.T) {
+	b := newBox(t)
+	c := b.create(Config{}, "sleep", "600000")
+	start(t, c)
+	resume, err := c.PauseFor(t.Context())
+	if un, ok := errors.AsType[*sandbox.UnsupportedError](err); ok {
+		t.Skip(un)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if st := state(t, c); st.Status != Paused {
+		t.Errorf("%+v", st)
+	}
+	if _, err := c.PauseFor(t.Context()); !isStateError(err) {
+		t.Errorf("twice: %v", err)
+	}
+	if err := resume(); err != nil {
+		t.Error(err)
+	}
+	if st := state(t, c); st.Status != Running {
+		t.Errorf("%+v", st)
+	}
+	conn, err := c.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.exchange(t.Context(), conn, json.NewDecoder(conn), request{Op: opPause, Held: true}, &reply{}); err != nil {
+		t.Fatal(err)
+	}
+	conn.Close() // as the kernel does
+	until(t, "it to go on", func() bool { return state(t, c).Status == Running })
+	if resume, err = c.PauseFor(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Kill(t.Context(), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := resume(); err != nil {
+		t.Errorf("after its end: %v", err)
+	}
 }

@@ -54,6 +54,27 @@ func (c *Container) Pause(ctx context.Context) error {
 	return err
 }
 
+// PauseFor is Pause until resume is called, or the caller is killed. What is
+// resumed or ends meanwhile is no error of resume.
+func (c *Container) PauseFor(ctx context.Context) (resume func() error, err error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dec := json.NewDecoder(conn)
+	if err := c.exchange(ctx, conn, dec, request{Op: opPause, Held: true}, &reply{}); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return func() error {
+		defer conn.Close()
+		var last reply
+		if err := conn.CloseWrite(); err != nil || dec.Decode(&last) != nil || last.Error == nil {
+			return nil // the monitor is gone, and all with it, or has done it
+		}
+		return last.Error.err()
+	}, nil
+}
+
 // Resume lets a paused container go on.
 func (c *Container) Resume(ctx context.Context) error {
 	_, err := c.ask(ctx, request{Op: opResume})
@@ -81,18 +102,24 @@ func (c *Container) ask(ctx context.Context, r request) (*State, error) {
 		return nil, err
 	}
 	defer conn.Close()
+	var last reply
+	err = c.exchange(ctx, conn, json.NewDecoder(conn), r, &last)
+	return last.State, err
+}
+
+// exchange sends a request and reads one reply. What that reports is the error.
+func (c *Container) exchange(ctx context.Context, conn *net.UnixConn, dec *json.Decoder, r request, answer *reply) error {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	if err := sendRequest(conn, r); err != nil {
-		return nil, c.broken(ctx, err)
+		return c.broken(ctx, err)
 	}
-	var last reply
-	if err := json.NewDecoder(conn).Decode(&last); err != nil {
-		return nil, c.broken(ctx, err)
+	if err := dec.Decode(answer); err != nil {
+		return c.broken(ctx, err)
 	}
-	if last.Error != nil {
-		return last.State, last.Error.err()
+	if answer.Error != nil {
+		return answer.Error.err()
 	}
-	return last.State, nil
+	return nil
 }
 
 // broken is what the end of a connection means. A monitor that is killed lets

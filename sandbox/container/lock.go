@@ -85,7 +85,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(raw)) > limit {
-		err = fmt.Errorf("%s is longer than %d bytes", path, limit)
+		err = &damagedError{path, fmt.Errorf("longer than %d bytes", limit)}
 	}
 	return raw, err
 }

@@ -140,5 +140,5 @@ func (d *Dir) Sweep(mine func(Config) bool) (n int, err error) {
 // leftOver says that a removal was begun, or should have been.
 func (c *Container) leftOver() bool {
 	st, err := c.State()
-	return err == nil && (st.Status == Dead || c.config.Remove && st.Status == Exited)
+	return err == nil && (c.isDead() || c.config.Remove && st.Status == Exited)
 }

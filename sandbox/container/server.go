@@ -110,6 +110,13 @@ func (s *server) answer(conn *net.UnixConn) {
 		err = s.w.stop(r.Signal, time.Duration(r.Grace))
 	case opPause:
 		err = s.w.pause(context.Background())
+		if err == nil && r.Held {
+			answer.send(reply{})
+			_ = dec.Decode(&r) // nothing comes but the end, in whatever way
+			if err = s.w.resume(context.Background()); isStateError(err) {
+				err = nil // somebody else has resumed or ended it
+			}
+		}
 	case opResume:
 		err = s.w.resume(context.Background())
 	case opExec:

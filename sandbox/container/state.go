@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,16 +26,31 @@ func (r record) live() bool { return r.Starting || r.State.Live() }
 // codeLost is docker's exit code of a container that nobody saw end.
 const codeLost = 255
 
+// load reads the state. The error of one that is there and is none is a
+// *damagedError.
 func (c *Container) load() (r record, err error) {
 	raw, err := readFile(c.file(stateFile), maxState)
 	if err != nil {
 		return r, err
 	}
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return r, fmt.Errorf("read %s: %w", c.file(stateFile), err)
+	if err = json.Unmarshal(raw, &r); err == nil && !slices.Contains(statuses, r.Status) {
+		err = fmt.Errorf("no status %q", r.Status)
+	}
+	if err != nil {
+		return record{}, &damagedError{c.file(stateFile), err}
 	}
 	return r, nil
 }
+
+var statuses = []Status{Created, Running, Paused, Exited, Dead}
+
+// damagedError is of a file that this program did not leave so.
+type damagedError struct {
+	path string
+	err  error
+}
+
+func (e *damagedError) Error() string { return fmt.Sprintf("read %s: %v", e.path, e.err) }
 
 func (c *Container) save(r record) error {
 	raw, err := json.Marshal(r)
@@ -65,6 +81,9 @@ func (c *Container) current() (record, error) {
 			return record{State: c.deadState()}, nil
 		}
 		r, err := c.load()
+		if damaged, ok := errors.AsType[*damagedError](err); ok {
+			return record{State: State{Status: Dead, Error: damaged.Error()}}, nil
+		}
 		if err != nil {
 			return r, c.gone(err)
 		}

@@ -21,6 +21,7 @@ type request struct {
 	Op     string            `json:",omitempty"`
 	Signal syscall.Signal    `json:",omitempty"`
 	Grace  int64             `json:",omitempty"` // nanoseconds; less than zero is any time
+	Held   bool              `json:",omitempty"` // pause: until the client's end is closed; two replies
 	Exec   *sandbox.ExecSpec `json:",omitempty"`
 }
 
