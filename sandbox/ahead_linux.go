@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+
+	"github.com/imgpack/imgpack/sandbox/internal/cgroup"
 )
 
 // Ahead is a process 1 that was started before all is known that a [Run]
@@ -41,6 +43,9 @@ func (a *Ahead) start(s *Spec) error {
 	p := &plan{Network: s.Network, Limited: s.Limits != Limits{}}
 	if err := p.setOwner(s); err != nil {
 		return err
+	}
+	if p.Limited {
+		cgroup.Settle()
 	}
 	a.box = &box{plan: p}
 	var err error

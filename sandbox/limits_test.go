@@ -224,13 +224,14 @@ func TestLimitsRefused(t *testing.T) {
 		wantStart(t, run(t, s), CodeStart, "no list of processors")
 		return
 	}
-	if un := new(cgroup.UnenforceableError); !errors.As(err, &un) || un.Remedy == "" {
+	un := new(cgroup.UnenforceableError)
+	if !errors.As(err, &un) || un.Remedy == "" {
 		t.Fatal(err)
 	}
 	for _, l := range []Limits{{Memory: 64 << 20}, {CPUs: 0.5}, {CPUSet: "0"}, {Pids: 10}} {
 		s := im.spec("hello")
 		s.Limits = l
-		wantStart(t, run(t, s), CodeStart, "cannot be limited", "as root, or in a cgroup")
+		wantStart(t, run(t, s), CodeStart, "cannot be limited", un.Remedy)
 	}
 }
 

@@ -182,12 +182,19 @@ func (d *doctor) sandbox(ctx context.Context, state string) {
 // try says whether a sandbox with something more can be had.
 func (d *doctor) try(ctx context.Context, state, name string, s sandbox.Spec) {
 	s.State = state
-	if _, err := sandbox.Try(ctx, state, s); err != nil {
+	steps, err := sandbox.Try(ctx, state, s)
+	if err != nil {
 		detail, remedy := whyNot(err)
 		d.say(resultWarn, name, detail, remedy)
 		return
 	}
-	d.say(resultOK, name, "a program ran with it", "")
+	detail := "a program ran with it"
+	for _, step := range steps {
+		if where, ok := strings.CutPrefix(step, "cgroup: "); ok {
+			detail += ", " + where
+		}
+	}
+	d.say(resultOK, name, detail, "")
 }
 
 // users says which users an image's programs and files can have.

@@ -6,15 +6,15 @@
 // A [Group] is a directory below the caller's own cgroup (version 1), or below
 // the nearest one above it that may have groups with limits (version 2, where
 // a cgroup has either processes or such groups). So limits that the caller is
-// under hold for the group too. Nothing is asked of systemd: an ordinary user
-// needs a cgroup that was delegated to him.
+// under hold for the group too. Where systemd has all cgroups, and version 2,
+// that is a scope which systemd makes of the caller, in his slice.
 //
 // Whoever makes a group holds a lock on its directories. New removes those of
 // callers that were killed: the unlocked.
 //
 // # Out of scope
 //
-// Devices, block I/O, huge pages; systemd's units; making threads into groups.
+// Devices, block I/O, huge pages; making threads into groups.
 package cgroup
 
 import (
@@ -78,19 +78,40 @@ type dir struct {
 
 // New makes a group with the limits of l. The caller must Remove it. The error
 // is an *UnenforceableError when a limit cannot be had; then there is no group.
-// Groups that killed callers left in the same places are removed.
+// Groups that killed callers left in the same places are removed. Where systemd
+// must be asked for a place, the calling process is in a scope of its own
+// afterwards, for good.
 func New(l Limits) (*Group, error) {
+	divided.Lock()
+	defer divided.Unlock()
 	h, err := readHost()
 	if err != nil {
 		return nil, err
 	}
-	return h.newGroup(l)
-}
-
-func (h *host) newGroup(l Limits) (_ *Group, err error) {
 	if err := l.check(); err != nil {
 		return nil, err
 	}
+	if l == (Limits{}) {
+		return h.newGroup(l)
+	}
+	how := ""
+	derr := h.divide()
+	g, err := h.newGroup(l)
+	if s := new(scopeError); errors.As(derr, &s) {
+		if err != nil {
+			return nil, s.explain(err)
+		}
+		how = "degraded: " + s.Error() + "; it may take limits away"
+	} else {
+		how = h.whence()
+	}
+	if err == nil && how != "" {
+		g.notes = append([]string{how}, g.notes...)
+	}
+	return g, err
+}
+
+func (h *host) newGroup(l Limits) (_ *Group, err error) {
 	needs := l.needs()
 	places, err := h.places(needs)
 	if err != nil {

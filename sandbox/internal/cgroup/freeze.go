@@ -37,11 +37,23 @@ func (e *FreezeError) Unwrap() error { return e.Err }
 // Version 2 is preferred, wherever it is mounted: there, frozen processes can
 // be killed.
 func (g *Group) MakeFreezable() error {
+	divided.Lock()
+	defer divided.Unlock()
 	h, err := readHost()
 	if err != nil {
 		return err
 	}
-	return g.makeFreezable(h)
+	err = g.makeFreezable(h)
+	if fault := new(FreezeError); errors.As(err, &fault) && isDenied(err) {
+		derr := h.divide()
+		if s := new(scopeError); errors.As(derr, &s) {
+			return &FreezeError{Reason: fault.Error() + "; and " + s.Error(), Remedy: s.remedy()}
+		}
+		if err = g.makeFreezable(h); err == nil && h.whence() != "" {
+			g.note("%s", h.whence())
+		}
+	}
+	return err
 }
 
 func (g *Group) makeFreezable(h *host) error {

@@ -217,7 +217,7 @@ func offer(dir string, needs []need) error {
 			continue
 		}
 		if !slices.Contains(has, n.controller) {
-			return &UnenforceableError{Limit: n.limit, Reason: "the " + n.controller + " controller is not available in " + dir,
+			return &UnenforceableError{Limit: n.limit, Reason: "the " + n.controller + " controller is not available in " + named(dir),
 				Remedy: "an administrator can delegate it (systemd: Delegate= of user@.service), or enable it in the kernel (cgroup_enable=" + n.controller + ")"}
 		}
 		if err := write(dir, "cgroup.subtree_control", "+"+n.controller); err != nil {
@@ -225,6 +225,14 @@ func offer(dir string, needs []need) error {
 		}
 	}
 	return nil
+}
+
+// named is a directory without the random name of what was made here.
+func named(dir string) string {
+	if isScope(dir) {
+		return "a scope in " + filepath.Dir(dir)
+	}
+	return dir
 }
 
 func isDenied(err error) bool {

@@ -1,0 +1,331 @@
+//go:build linux
+
+package cgroup
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// divided guards what enters a cgroup of its own: that is once in a process.
+var divided sync.Mutex
+
+// callerName is the group of a scope in which the caller is, beside those that
+// it makes.
+const callerName = "caller"
+
+// Settle puts this process where New can make groups, if systemd must be asked
+// for that: in a scope of its own, for good. New does it, too; but a process that
+// an ordinary user started before cannot join a group there. That it cannot be
+// is New's to tell.
+func Settle() {
+	divided.Lock()
+	defer divided.Unlock()
+	if h, err := readHost(); err == nil {
+		_ = h.divide()
+	}
+}
+
+// divide settles, where the host is systemd's and has version 2 alone: elsewhere
+// than in units that are delegated, systemd takes from groups the controllers
+// that none of its own units needs, and with them the limits.
+//
+// A unit that was delegated is divided; otherwise systemd makes a scope, as it
+// does for runc and podman. Unlike theirs it holds this process too: so it is
+// there until what was counted in it is read, and goes when this is killed.
+func (h *host) divide() error {
+	if !h.managed() {
+		return nil
+	}
+	unit := unitOf(h.v2.own)
+	if delegated(unit) {
+		if unit != h.v2.own {
+			h.v2.top = unit // what is above is systemd's
+			return nil
+		}
+		if alone(unit) && h.enter(unit) == nil {
+			return nil
+		}
+	}
+	path, whose, err := managerBus()
+	if err == nil {
+		err = h.enterScope(path)
+	}
+	if err != nil {
+		return &scopeError{whose, err}
+	}
+	return nil
+}
+
+// whence says in which unit of systemd's groups are made; "" where in none.
+func (h *host) whence() string {
+	if !h.managed() {
+		return ""
+	}
+	unit := unitOf(h.v2.own)
+	switch {
+	case !delegated(unit) || unit == h.v2.own:
+		return ""
+	case !isScope(unit):
+		return "cgroup: in a unit that systemd has delegated"
+	case strings.Contains(unit, "/user@"):
+		return "cgroup: in a scope of systemd's, of the user's manager"
+	}
+	return "cgroup: in a scope of systemd's"
+}
+
+// managed says whether groups should be made in units of systemd.
+func (h *host) managed() bool {
+	const booted = "/run/systemd/system" // sd_booted(3)
+	st, err := os.Lstat(booted)
+	return err == nil && st.IsDir() && h.v2 != nil && len(h.v1) == 0
+}
+
+// unitOf is the nearest directory above that is a unit of systemd, or own.
+func unitOf(own string) string {
+	for dir := own; dir != "/" && dir != "."; dir = filepath.Dir(dir) {
+		switch filepath.Ext(dir) {
+		case ".scope", ".service", ".slice", ".socket", ".mount", ".swap":
+			return dir
+		}
+	}
+	return own
+}
+
+// isScope says whether a unit is one that was made here.
+func isScope(unit string) bool {
+	return strings.HasPrefix(filepath.Base(unit), prefix) && filepath.Ext(unit) == ".scope"
+}
+
+// delegated says whether a unit is one that others may divide. Systemd marks
+// those since version 251.
+func delegated(unit string) bool {
+	if isScope(unit) {
+		return true
+	}
+	for _, name := range []string{"user.delegate", "trusted.delegate"} {
+		value := make([]byte, 8)
+		if n, err := unix.Getxattr(unit, name, value); err == nil && string(value[:n]) == "1" {
+			return true
+		}
+	}
+	return false
+}
+
+// alone says whether this process is the only one directly in a cgroup.
+func alone(dir string) bool {
+	pids, err := words(dir, "cgroup.procs")
+	return err == nil && len(pids) == 1 && pids[0] == strconv.Itoa(os.Getpid())
+}
+
+// enter moves this process out of the way, into a group below dir.
+func (h *host) enter(dir string) error {
+	own := filepath.Join(dir, callerName)
+	if err := os.Mkdir(own, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := write(own, "cgroup.procs", strconv.Itoa(os.Getpid())); err != nil {
+		return errors.Join(err, ignoreGone(os.Remove(own)))
+	}
+	h.v2 = &v2Place{top: dir, own: own}
+	return nil
+}
+
+// scopeError reports that systemd has made no scope.
+type scopeError struct {
+	whose string
+	err   error
+}
+
+func (e *scopeError) Error() string {
+	return "systemd" + e.whose + " makes no scope: " + e.err.Error()
+}
+
+func (e *scopeError) Unwrap() error { return e.err }
+
+// explain adds to why no group was made that systemd did not help.
+func (e *scopeError) explain(err error) error {
+	un, ok := errors.AsType[*UnenforceableError](err)
+	if !ok || !isDenied(err) {
+		return err
+	}
+	return &UnenforceableError{Limit: un.Limit, Reason: fmt.Sprintf("%s: %v; and %v", un.Reason, un.Err, e), Remedy: e.remedy()}
+}
+
+// remedy is what helps an ordinary user to a manager of his own.
+func (e *scopeError) remedy() string {
+	if e.whose == "" {
+		return "as root, with dbus running"
+	}
+	return "an administrator can start that manager for good: loginctl enable-linger USER (package dbus-user-session must be there); in a service: User= with Delegate=yes"
+}
+
+const systemBus = "/run/dbus/system_bus_socket"
+
+// managerBus is where the manager of the caller listens: root's, or the user's
+// own. In a user namespace it is that of the user outside.
+func managerBus() (path, whose string, err error) {
+	table, err := readProc("/proc/self/uid_map")
+	if err != nil {
+		return "", "", err
+	}
+	uid, ok := outside(string(table), os.Geteuid())
+	switch {
+	case !ok:
+		return "", "", fmt.Errorf("user %d is nobody outside of this user namespace", os.Geteuid())
+	case uid == 0:
+		return systemBus, "", nil
+	}
+	return fmt.Sprintf("/run/user/%d/bus", uid), fmt.Sprintf("'s manager of user %d", uid), nil
+}
+
+// outside is what a user is in the parent namespace, by uid_map.
+func outside(table string, uid int) (int, bool) {
+	for line := range strings.Lines(table) {
+		var in, out, n int
+		if _, err := fmt.Sscan(line, &in, &out, &n); err == nil && uid >= in && uid-in < n {
+			return out + uid - in, true
+		}
+	}
+	return 0, false
+}
+
+// enterScope has systemd make a scope of this process, and divides it.
+func (h *host) enterScope(path string) error {
+	const patience = 10 * time.Second // it takes some milliseconds
+	b, err := dialBus(path, time.Now().Add(patience))
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	name := prefix + strings.ToLower(rand.Text()) + ".scope"
+	slice := "" // a user's manager has one for programs
+	if path == systemBus {
+		slice = sliceOf(h.v2)
+	}
+	if err := b.startScope(name, slice); err != nil {
+		return err
+	}
+	now, err := readHost()
+	if err != nil {
+		return err
+	}
+	if now.v2 == nil || filepath.Base(now.v2.own) != name {
+		return errors.New("this process is not in the scope that was made")
+	}
+	return h.enter(now.v2.own)
+}
+
+// sliceOf is the slice of root's manager that the caller is in, whose limits
+// hold for the scope, too.
+func sliceOf(p *v2Place) string {
+	slice := ""
+	rel := strings.TrimPrefix(p.own, p.top)
+	for part := range strings.SplitSeq(rel, "/") {
+		switch {
+		case strings.HasSuffix(part, ".slice"):
+			slice = part
+		case part != "":
+			return slice // what is below is another manager's
+		}
+	}
+	return slice
+}
+
+// startScope starts a scope of this process and waits until it is there.
+func (b *bus) startScope(name, slice string) error {
+	if err := b.knowsUs(); err != nil {
+		return err
+	}
+	match := &wire{sig: "s"}
+	match.string("type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'")
+	if _, err := b.call(busObject, "AddMatch", match); err != nil {
+		return err
+	}
+	result := ""
+	note := func(m *busMessage) {
+		if unit, r, ok := m.jobRemoved(); ok && unit == name {
+			result = r
+		}
+	}
+	if _, err := b.call(systemdObject, "StartTransientUnit", scopeArgs(name, slice, os.Getpid()), note); err != nil {
+		return err
+	}
+	for result == "" {
+		m, err := b.read()
+		if err != nil {
+			return err
+		}
+		note(m)
+	}
+	if result != "done" {
+		return fmt.Errorf("starting it ended with %q", result)
+	}
+	return nil
+}
+
+// knowsUs makes sure that the bus, and so systemd, knows this process by the
+// same number: it would move another one otherwise.
+func (b *bus) knowsUs() error {
+	who := &wire{sig: "s"}
+	who.string(b.name)
+	m, err := b.call(busObject, "GetConnectionUnixProcessID", who)
+	if err != nil {
+		return err
+	}
+	pid, err := m.body.uint32()
+	if err != nil {
+		return err
+	}
+	if int64(pid) != int64(os.Getpid()) {
+		return errors.New("it is outside of this pid namespace")
+	}
+	return nil
+}
+
+// scopeArgs is (name, mode, properties, further units).
+func scopeArgs(name, slice string, pid int) *wire {
+	w := &wire{sig: "ssa(sv)a(sa(sv))"}
+	w.string(name)
+	w.string("fail")
+	w.array(8, func() {
+		w.property("Description", "s", func() { w.string("imgpack and what it runs") })
+		w.property("Delegate", "b", func() { w.uint32(1) })
+		w.property("CollectMode", "s", func() { w.string("inactive-or-failed") })
+		w.property("PIDs", "au", func() { w.array(4, func() { w.uint32(uint32(pid)) }) })
+		if slice != "" {
+			w.property("Slice", "s", func() { w.string(slice) })
+		}
+	})
+	w.array(8, func() {})
+	return w
+}
+
+// jobRemoved reads systemd's signal: number, path, unit and result of a job.
+func (m *busMessage) jobRemoved() (unit, result string, ok bool) {
+	if m.kind != busSignal || m.member != "JobRemoved" || m.signature != "uoss" {
+		return "", "", false
+	}
+	if _, err := m.body.uint32(); err != nil {
+		return "", "", false
+	}
+	if _, err := m.body.string(); err != nil {
+		return "", "", false
+	}
+	unit, err := m.body.string()
+	if err != nil {
+		return "", "", false
+	}
+	result, err = m.body.string()
+	return unit, result, err == nil
+}
