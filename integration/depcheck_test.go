@@ -53,14 +53,16 @@ var allowed = map[string]struct{ ours, theirs []string }{
 			"github.com/opencontainers/runtime-spec", "github.com/moby/sys/user", "github.com/moby/profiles/seccomp"},
 	},
 	"sandbox": {
-		ours:   []string{"sandbox/internal"},
+		ours:   []string{"sandbox/internal", "sandbox/early"},
 		theirs: []string{"golang.org/x/sys", "golang.org/x/term", "github.com/moby/sys/capability"},
 	},
 	"sandbox/container":           {ours: []string{"sandbox", "internal"}, theirs: []string{"golang.org/x/sys"}},
 	"sandbox/internal/seccomp":    {theirs: []string{"golang.org/x/sys", "github.com/moby/profiles/seccomp"}},
 	"sandbox/internal/startlimit": {},
+	"sandbox/early":               {},
+	"cmd/imgpack/first":           {ours: []string{"sandbox/early"}},
 	"cmd/imgpack": {
-		ours: []string{"archive", "dedupe", "verify", "unpack", "sandbox", "manifests", "internal"},
+		ours: []string{"archive", "dedupe", "verify", "unpack", "sandbox", "manifests", "internal", "cmd/imgpack/first"},
 		theirs: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/schollz/progressbar", "golang.org/x/term", "golang.org/x/sys",
 			"golang.org/x/sync", "github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec"},
 	},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/imgpack/imgpack/sandbox/early"
 	"github.com/imgpack/imgpack/sandbox/internal/cgroup"
 )
 
@@ -15,6 +16,7 @@ import (
 type Ahead struct {
 	ready   chan struct{} // closed when process 1 has been started, or could not be
 	box     *box          // what was started, on a plan of what decides on that
+	early   bool          // before Prepare
 	failed  error
 	mu      sync.Mutex
 	done    bool          // by a Run that took it, or by Close
@@ -22,13 +24,22 @@ type Ahead struct {
 }
 
 // Prepare starts process 1 for a Run of s, of which Network, UIDMap, GIDMap,
-// Limits, Stdin, Stdout and Stderr must be known, and returns at once. The
-// Spec that Run gets has the result as its Ahead. A fault is nobody's yet:
-// then, and where the Spec of Run differs in the above, Run starts anew. Close
-// is to be called when Run has returned, or is not wanted any more.
+// Limits and Keep must be known, and returns at once. The Spec that Run gets has
+// the result as its Ahead. A fault is nobody's yet: then, and where the Spec of
+// Run differs in the above, Run starts anew. Close is to be called when Run has
+// returned, or is not wanted any more.
 func Prepare(s Spec) *Ahead {
 	a := &Ahead{ready: make(chan struct{}), release: make(chan struct{})}
+	begun := early.Take()
 	go func() {
+		if begun != nil {
+			defer begun.Release()
+			if a.adopt(&s, begun) {
+				close(a.ready)
+				<-a.release
+				return
+			}
+		}
 		// The parent-death signal is tied to the thread that starts the child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
@@ -39,24 +50,38 @@ func Prepare(s Spec) *Ahead {
 	return a
 }
 
+// adopt takes a process 1 that was started even earlier, if it is as s wants
+// it, and ends it otherwise.
+func (a *Ahead) adopt(s *Spec, begun *early.Begun) bool {
+	b := &box{plan: aheadPlan(s)}
+	err := b.plan.setOwner(s)
+	proc := begun.Process()
+	if proc == nil {
+		return false
+	}
+	b.adopt(proc, early.ReadOnlyMount)
+	if p := b.plan; err != nil || p.Single || p.Remap || p.Keep || cloneFlags(p) != early.Usual {
+		b.abandon()
+		return false
+	}
+	a.box, a.early = b, true
+	return true
+}
+
 func (a *Ahead) start(s *Spec) error {
-	p := &plan{Network: s.Network, Limited: s.Limits != Limits{}}
-	if err := p.setOwner(s); err != nil {
+	a.box = &box{plan: aheadPlan(s)}
+	if err := a.box.plan.setOwner(s); err != nil {
 		return err
 	}
-	if p.Limited {
+	if a.box.plan.Limited {
 		cgroup.Settle()
 	}
-	a.box = &box{plan: p}
-	var err error
-	if a.box.io, err = openStdio(s, p); err != nil {
-		return err
-	}
-	if err := a.box.start(); err != nil {
-		a.box.io.close()
-		return err
-	}
-	return nil
+	return a.box.start()
+}
+
+// aheadPlan is what of the plan decides on how process 1 is started.
+func aheadPlan(s *Spec) *plan {
+	return &plan{Network: s.Network, Limited: s.Limits != Limits{}, Keep: s.Keep}
 }
 
 // Close ends process 1, unless Run has. It may be called more than once.
@@ -66,7 +91,6 @@ func (a *Ahead) Close() {
 	}
 	if a.take() {
 		a.box.abandon()
-		a.box.io.close()
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -90,26 +114,20 @@ func (a *Ahead) take() bool {
 	return !taken && a.failed == nil
 }
 
-// openStreams opens the streams of s. With them comes process 1, where it was
-// started ahead and as it is needed.
-func (b *box) openStreams(s *Spec) (err error) {
-	if s.Ahead.take() {
-		with := s.Ahead.box
-		if with.plan.startsLike(b.plan) && !s.Terminal {
-			b.proc, b.ctl, b.how, b.io, b.waiting = with.proc, with.ctl, with.how, with.io, true
-			b.plan.Null = with.plan.Null
-			return nil
-		}
-		with.abandon()
-		with.io.close()
+// takeAhead has the process 1 that was started ahead, if it is as it is needed.
+func (b *box) takeAhead(a *Ahead) {
+	switch {
+	case !a.take():
+	case a.box.plan.startsLike(b.plan):
+		b.proc, b.ctl, b.how, b.waiting = a.box.proc, a.box.ctl, a.box.how, true
+	default:
+		a.box.abandon()
 	}
-	b.io, err = openStdio(s, b.plan)
-	return err
 }
 
 // startsLike says whether process 1 is started in the same way for both.
 func (p *plan) startsLike(q *plan) bool {
-	return p.Network == q.Network && p.Limited == q.Limited && p.UserNS == q.UserNS && p.Single == q.Single &&
+	return p.Network == q.Network && p.Limited == q.Limited && p.Keep == q.Keep && p.UserNS == q.UserNS && p.Single == q.Single &&
 		p.Remap == q.Remap && slices.Equal(p.UIDs, q.UIDs) && slices.Equal(p.GIDs, q.GIDs)
 }
 

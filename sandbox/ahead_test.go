@@ -3,10 +3,13 @@
 package sandbox
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/imgpack/imgpack/sandbox/early"
 )
 
 // TestAhead runs with a process 1 that was started before all was known.
@@ -64,6 +67,64 @@ func TestAhead(t *testing.T) {
 	s.Args = nil
 	wantStart(t, run(t, s), CodeStart, "no command")
 	s.Ahead.Close()
+	noSandboxLeft(t)
+	waitFor(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= before })
+	waitFor(t, "files to be closed", func() bool { return len(dirNames(t, "/proc/self/fd")) <= files })
+}
+
+// TestEarlyAhead takes a process 1 that was started before anything was known.
+func TestEarlyAhead(t *testing.T) {
+	if ordinary, err := early.Ordinary(); err != nil || ordinary {
+		skip(t, "only root starts one that early")
+	}
+	im := newImage(t)
+	before := runtime.NumGoroutine()
+	files := len(dirNames(t, "/proc/self/fd"))
+	for _, c := range []struct {
+		name string
+		spec Spec
+		used bool
+	}{
+		{"used", Spec{}, true},
+		{"other network", Spec{Network: Host}, false},
+		{"limited", Spec{Limits: Limits{CPUs: 1}}, false},
+		{"kept", Spec{Keep: true}, false},
+		{"id map", Spec{UIDMap: []IDMap{{0, 0, 1 << 16}}, GIDMap: []IDMap{{0, 0, 1 << 16}}}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			early.Begin()
+			s := im.spec("hello")
+			s.Network, s.Limits, s.Keep, s.UIDMap, s.GIDMap = c.spec.Network, c.spec.Limits, c.spec.Keep, c.spec.UIDMap, c.spec.GIDMap
+			s.Ahead = Prepare(s)
+			defer s.Ahead.Close()
+			<-s.Ahead.ready
+			if s.Ahead.failed != nil {
+				t.Fatal(s.Ahead.failed)
+			}
+			if used := s.Ahead.box.how == early.ReadOnlyMount && s.Ahead.early; used != c.used {
+				t.Errorf("used: %t", used)
+			}
+			if early.Take() != nil {
+				t.Error("it can be taken twice")
+			}
+			good(t, s)
+			noSandboxLeft(t)
+		})
+	}
+	early.Begin()
+	begun := early.Take()
+	if begun.Process() == nil {
+		t.Fatal("none was started")
+	}
+	check(t, begun.Process().Kill())
+	if how, err := begun.Process().Wait(); err != nil || how != "signal: killed" {
+		t.Errorf("%s, %v", how, err)
+	}
+	if err := begun.Process().Kill(); !errors.Is(err, os.ErrProcessDone) {
+		t.Error(err)
+	}
+	check(t, begun.Process().Control.Close())
+	begun.Release()
 	noSandboxLeft(t)
 	waitFor(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= before })
 	waitFor(t, "files to be closed", func() bool { return len(dirNames(t, "/proc/self/fd")) <= files })

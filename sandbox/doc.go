@@ -14,7 +14,8 @@
 // Run starts the running program again as process 1 of the new namespaces, and
 // hands it a plan over a socket pair: never in arguments or environment. It is
 // taken over while packages are initialised, before main and most of what the
-// program consists of; [Prepare] starts it before all is known that Run needs.
+// program consists of; [Prepare] starts it before all is known that Run needs,
+// and package early sooner still.
 // That process walks a fixed list of
 // steps, starts the command from a thread that has given up everything the
 // command must not have, and stays as the reaper: not dumpable, holding no

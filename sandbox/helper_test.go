@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/sandbox/early"
 )
 
 const (
@@ -415,7 +417,7 @@ func skip(t testing.TB, why string) {
 // rootless says whether Run will use a user namespace here.
 func rootless(t *testing.T) bool {
 	t.Helper()
-	r, err := isOrdinary()
+	r, err := early.Ordinary()
 	if err != nil {
 		t.Fatal(err)
 	}

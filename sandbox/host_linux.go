@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/sandbox/early"
 )
 
 const usernsHint = "an administrator can allow user namespaces with sysctl, or give this program an AppArmor profile with userns; root needs none"
@@ -59,9 +61,9 @@ func protectedExe(single, remap bool) (fd int, how string, err error) {
 		return fd, "program: sealed copy in memory", err
 	}
 	if !single {
-		fd, err := readOnlyMount(self)
+		fd, err := early.ReadOnlyProgram()
 		if err == nil {
-			return fd, "program: read-only mount", nil
+			return fd, early.ReadOnlyMount, nil
 		}
 	}
 	if !ownsFile(self) {
@@ -78,33 +80,6 @@ func forAll(file string) bool {
 	return unix.Stat(file, &st) == nil && st.Mode&0o001 != 0
 }
 
-// farFile moves fd above the descriptors that starting a process with files
-// shuffles, so that its number still names it when it is executed.
-func farFile(fd int, files []*os.File) (*os.File, error) {
-	far := len(files)
-	for _, f := range files {
-		far = max(far, int(f.Fd()))
-	}
-	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, far+2*len(files)+2)
-	unix.Close(fd)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(n), "program"), nil
-}
-
-func readOnlyMount(file string) (int, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, file, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return -1, err
-	}
-	if err := setAttrs(fd, attrRO|attrNosuid|attrNodev); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
-}
-
 // ownsFile says whether the caller could change file.
 func ownsFile(file string) bool {
 	var st unix.Stat_t
@@ -119,14 +94,14 @@ func sealedCopy(file string) (int, error) {
 		return -1, err
 	}
 	defer src.Close()
-	fd, err := unix.MemfdCreate(initName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	fd, err := unix.MemfdCreate(early.Name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 all are executable
-		fd, err = unix.MemfdCreate(initName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+		fd, err = unix.MemfdCreate(early.Name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
 		return -1, fmt.Errorf("make memory file: %w", err)
 	}
-	mem := os.NewFile(uintptr(fd), initName)
+	mem := os.NewFile(uintptr(fd), early.Name)
 	defer mem.Close()
 	if _, err := io.Copy(mem, src); err != nil {
 		return -1, fmt.Errorf("copy program: %w", err)

@@ -7,31 +7,28 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/sandbox/early"
 )
 
 // mapIDs says which ids the user namespace has: the caller's own, as 0; those
 // of a map; or every id the caller has, as itself. In the last case files keep
 // their owners, and capabilities still reach no further than the sandbox.
-func mapIDs(sys *syscall.SysProcAttr, p *plan) (err error) {
+func mapIDs(o *early.Options, p *plan) (err error) {
 	if p.Remap {
-		sys.UidMappings, sys.GidMappings, sys.GidMappingsEnableSetgroups = procMaps(p.UIDs), procMaps(p.GIDs), true
-		sys.Credential = &syscall.Credential{} // the caller's own id is none of them
+		o.UIDs, o.GIDs, o.Setgroups = procMaps(p.UIDs), procMaps(p.GIDs), true
 		return nil
 	}
 	if p.Single {
-		sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-		sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+		o.UIDs = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		o.GIDs = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 		return nil
 	}
-	sys.GidMappingsEnableSetgroups = true
-	if sys.UidMappings, err = ownIDs("/proc/self/uid_map"); err != nil {
-		return err
-	}
-	sys.GidMappings, err = ownIDs("/proc/self/gid_map")
+	o.Setgroups = true
+	o.UIDs, o.GIDs, err = early.OwnIDs()
 	return err
 }
 
@@ -42,14 +39,17 @@ func procMaps(maps []IDMap) (out []syscall.SysProcIDMap) {
 	return out
 }
 
-// handOver gives process 1 the mounts that it cannot make: what the caller alone
+// handOver gives process 1 the command's streams, and the mounts that it cannot make: what the caller alone
 // may bind, and with an id map, by which it may neither search the way to the
 // layers nor see them as they are, those too. It comes before the plan.
 func (b *box) handOver() error {
 	if err := b.raiseRlimits(); err != nil {
 		return err
 	}
-	var layers []int
+	var std, layers []int
+	for _, f := range b.io.child() {
+		std = append(std, int(f.Fd()))
+	}
 	var err error
 	if b.plan.Remap {
 		if err := b.giveStreams(b.io); err != nil {
@@ -66,7 +66,7 @@ func (b *box) handOver() error {
 	if err != nil {
 		return err
 	}
-	if err := b.ctl.sendFiles(slices.Concat(layers, sources)); err != nil {
+	if err := b.ctl.sendFiles(slices.Concat(std, layers, sources)); err != nil {
 		return &StartError{Step: "hand over layers", Code: CodeStart, Err: err}
 	}
 	return nil
@@ -142,21 +142,4 @@ func cloneOf(dir string) (int, error) {
 	}
 	defer unix.Close(at)
 	return clone(at, 0)
-}
-
-// ownIDs reads the ids of the caller's user namespace and maps each to itself.
-func ownIDs(file string) ([]syscall.SysProcIDMap, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	var out []syscall.SysProcIDMap
-	for line := range strings.Lines(string(b)) {
-		var first, outside, size int
-		if _, err := fmt.Sscan(line, &first, &outside, &size); err != nil {
-			return nil, fmt.Errorf("parse %s: %w", file, err)
-		}
-		out = append(out, syscall.SysProcIDMap{ContainerID: first, HostID: first, Size: size})
-	}
-	return out, nil
 }

@@ -11,25 +11,19 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/sandbox/early"
 )
 
-const (
-	// initName is argv[0] of process 1, and all of its arguments.
-	initName = "imgpack-sandbox-init"
-	// controlFD is where process 1 finds the control socket.
-	controlFD = 3
-)
+// controlFD is where process 1 finds the control socket.
+const controlFD = early.ControlFD
 
-// initEnv keeps process 1 small and away from the host's cgroup files, which
-// the Go runtime would otherwise hold open.
-var initEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=containermaxprocs=0"}
-
-// keeperEnv is initEnv for one that may live long and start many commands.
+// keeperEnv is early.Env for one that may live long and start many commands.
 // Package runtime/debug, which could do the same later, would hold up the start.
 var keeperEnv = []string{"GOMAXPROCS=1", "GODEBUG=containermaxprocs=0"}
 
 func isInit() bool {
-	return len(os.Args) == 1 && os.Args[0] == initName && os.Getpid() == 1
+	return len(os.Args) == 1 && os.Args[0] == early.Name && os.Getpid() == 1
 }
 
 // Process 1 lives here and never gets to main: what it needs is initialised by
@@ -75,9 +69,8 @@ func (s *setup) steps() []step {
 // runInit is process 1's life. Its exit code matters to nobody: what happened
 // goes over the control socket.
 func runInit() int {
-	if err := hardenInit(); err != nil {
-		fmt.Fprintln(os.Stderr, initName+":", err)
-		return CodeStart
+	if err := errors.Join(early.AwaitIDs(), hardenInit()); err != nil {
+		return CodeStart // nobody can be told
 	}
 	files, err := receiveFiles(controlFD)
 	if err != nil {
@@ -146,6 +139,11 @@ func closeInherited() error {
 
 // build walks the steps and starts the command.
 func build(p *plan, files []int, ctl *control) (*keeper, error) {
+	if len(files) < streams {
+		return nil, errors.New("standard streams are missing")
+	}
+	std, files := files[:streams], files[streams:]
+	defer closeFiles(std)
 	layers := max(len(files)-p.binds(), 0)
 	s := &setup{plan: p, launched: new(int), given: files[:layers], sources: files[layers:], fds: files, explain: func(format string, args ...any) {
 		if p.Explain {
@@ -165,7 +163,7 @@ func build(p *plan, files []int, ctl *control) (*keeper, error) {
 			return nil, inStep("limit processes", err)
 		}
 	}
-	pid, err := s.launch()
+	pid, err := s.launch(std)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/sandbox/early"
 )
 
 // hostSide is what the host offers for the process to fail to reach.
@@ -96,7 +98,7 @@ func TestIsolation(t *testing.T) {
 		{"open 1 exe", "EACCES EPERM"}, {"open 1 cwd", "EACCES EPERM"},
 		{"setns mnt", "EACCES EPERM"}, {"setns pid", "EACCES EPERM"}, {"setns net", "EACCES EPERM"},
 		{"setns user", "EACCES EPERM"}, {"setns ipc", "EACCES EPERM"}, {"setns self", "EPERM"},
-		{"cmdline 1", initName},
+		{"cmdline 1", early.Name},
 		{"sethostname", "EPERM"}, {"oom", "EACCES EPERM"}, {"swapon", "EPERM"}, {"reboot", "EPERM"}, {"module", "EPERM ENOSYS"},
 		{"packet", "EPERM"}, {"raw", "EPERM"},
 		{"interfaces", "lo"}, {"loopback", "ok"}, {"abstract", "ECONNREFUSED"}, {"host port", "ECONNREFUSED"},

@@ -21,21 +21,21 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // launch starts the command from a thread of its own. The thread gives up, for
 // itself alone, all that the command must not have; the command is forked from
 // it and inherits that; then the thread ends. The reaper's other threads keep
-// what they need to signal the command.
-func (s *setup) launch() (int, error) {
+// what they need to signal the command. std are its streams.
+func (s *setup) launch(std []int) (int, error) {
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, inStep("open /dev/null", err)
 	}
 	defer unix.Close(null)
-	files := []uintptr{0, 1, 2}
-	for i, isNull := range s.plan.Null {
-		if isNull {
+	files := make([]uintptr, streams)
+	for i := range files {
+		if files[i] = uintptr(std[i]); s.plan.Null[i] {
 			files[i] = uintptr(null)
 		}
 	}
 	if s.pty != nil {
-		if err := s.pty.give(0); err != nil {
+		if err := s.pty.give(std[0]); err != nil {
 			return 0, inStep("hand over terminal", err)
 		}
 		files = slices.Repeat([]uintptr{uintptr(s.pty.slave)}, len(files))
@@ -44,7 +44,7 @@ func (s *setup) launch() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// The reaper must not keep the command's pipes open.
+	// The reaper must hold no file of the host.
 	for fd := range 3 {
 		if err := unix.Dup3(null, fd, 0); err != nil {
 			return 0, inStep("let go of standard streams", err)

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/sandbox/early"
 )
 
 func stateDir(t *testing.T) string {
@@ -257,7 +259,7 @@ func holdings(pids []string) (odd []string) {
 		odd = append(odd, "cwd "+cwd)
 	}
 	env, err := os.ReadFile(proc + "environ")
-	if want := strings.Join(initEnv, "\x00") + "\x00"; err != nil || string(env) != want {
+	if want := strings.Join(early.Env, "\x00") + "\x00"; err != nil || string(env) != want {
 		odd = append(odd, "environment "+string(env))
 	}
 	return odd
@@ -352,7 +354,7 @@ func TestSeveralAtOnce(t *testing.T) {
 // not obey a plan.
 func TestInitIsOnlyForProcessOne(t *testing.T) {
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{initName, "-test.run=^$"}
+	cmd.Args = []string{early.Name, "-test.run=^$"}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/moby/sys/capability"
+
+	"github.com/imgpack/imgpack/sandbox/early"
 )
 
 // newPlan checks the spec and completes it with what only this side can see.
@@ -72,7 +74,7 @@ func newPlan(s *Spec) (*plan, error) {
 
 // setOwner decides on the user namespace.
 func (p *plan) setOwner(s *Spec) (err error) {
-	p.Single, err = isOrdinary()
+	p.Single, err = early.Ordinary()
 	if err != nil {
 		return &StartError{Step: "read own capabilities", Code: CodeStart, Err: err}
 	}
@@ -246,30 +248,6 @@ func resolvConf(n Network) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, maxConf))
-}
-
-// isOrdinary says whether the caller lacks what it takes to map more ids than
-// its own, and to do without a user namespace.
-func isOrdinary() (bool, error) {
-	c, err := capability.NewPid2(0)
-	if err != nil {
-		return false, err
-	}
-	if err := c.Load(); err != nil {
-		return false, err
-	}
-	if os.Geteuid() != 0 {
-		return true, nil
-	}
-	for _, need := range []capability.Cap{
-		capability.CAP_SYS_ADMIN, capability.CAP_SETUID, capability.CAP_SETGID, capability.CAP_SETPCAP, capability.CAP_SETFCAP,
-		capability.CAP_CHOWN, capability.CAP_DAC_OVERRIDE, capability.CAP_FOWNER, capability.CAP_NET_ADMIN, capability.CAP_KILL,
-	} {
-		if !c.Get(capability.EFFECTIVE, need) {
-			return true, nil
-		}
-	}
-	return false, nil
 }
 
 // keeps says why process 1 cannot start more commands: with the capabilities

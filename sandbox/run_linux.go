@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/imgpack/imgpack/sandbox/early"
 	"github.com/imgpack/imgpack/sandbox/internal/cgroup"
 )
 
@@ -46,16 +47,16 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 		}()
 	}
 	b := &box{plan: p, explain: explain, limits: s.Limits, told: s.Started, life: newLife(p)}
-	if err := b.openStreams(&s); err != nil {
-		return Status{}, &StartError{Step: "prepare standard streams", Code: CodeStart, Err: err}
-	}
-	io := b.io
-	defer io.close()
+	b.takeAhead(s.Ahead)
 	defer func() {
 		if b.waiting {
 			b.abandon()
 		}
 	}()
+	if b.io, err = openStdio(&s, p); err != nil {
+		return Status{}, &StartError{Step: "prepare standard streams", Code: CodeStart, Err: err}
+	}
+	defer b.io.close()
 
 	// The parent-death signal is tied to the thread that starts the child.
 	runtime.LockOSThread()
@@ -75,7 +76,7 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 		p.UserNS = false
 		st, err = b.run(ctx, s.Signals)
 	}
-	if werr := io.finish(ctx); err == nil {
+	if werr := b.io.finish(ctx); err == nil {
 		err = werr
 	}
 	return st, err
@@ -108,7 +109,7 @@ type box struct {
 	plan    *plan
 	explain func(string)
 	io      *stdio
-	proc    *os.Process
+	proc    *early.Process
 	ctl     *control
 	limits  Limits
 	group   *cgroup.Group // nil: no limits, and nothing to freeze
@@ -119,55 +120,33 @@ type box struct {
 	life    *life
 }
 
-// start brings up process 1 and hands it the plan.
+// start brings up process 1.
 func (b *box) start() error {
-	fail := func(step string, err error) error {
-		return &StartError{Step: step, Code: CodeStart, Err: err}
-	}
-	fd, how, err := protectedExe(b.plan.Single, b.plan.Remap)
+	program, how, err := protectedExe(b.plan.Single, b.plan.Remap)
 	if err != nil {
-		return fail("protect own program", err)
+		return &StartError{Step: "protect own program", Code: CodeStart, Err: err}
 	}
-	ours, theirs, err := socketPair()
-	if err != nil {
-		unix.Close(fd)
-		return fail("make control socket", err)
-	}
-	defer theirs.Close()
-	files := append(b.io.child(), theirs)
-	exe, err := farFile(fd, files)
-	if err != nil {
-		ours.Close()
-		return fail("protect own program", err)
-	}
-	defer exe.Close()
-
-	attr := &os.ProcAttr{
-		Dir:   "/",
-		Env:   initEnv,
-		Files: files,
-		Sys: &syscall.SysProcAttr{
-			Setsid:     true,
-			Pdeathsig:  syscall.SIGKILL,
-			Cloneflags: cloneFlags(b.plan),
-		},
-	}
+	o := &early.Options{Program: program, Namespaces: cloneFlags(b.plan), Env: early.Env}
 	if b.plan.Keep {
-		attr.Env = keeperEnv
+		o.Env = keeperEnv
 	}
 	if b.plan.UserNS {
-		if err := mapIDs(attr.Sys, b.plan); err != nil {
-			ours.Close()
-			return fail("map user ids", err)
+		if err := mapIDs(o, b.plan); err != nil {
+			unix.Close(program)
+			return &StartError{Step: "map user ids", Code: CodeStart, Err: err}
 		}
 	}
-	proc, err := os.StartProcess(fdPath(int(exe.Fd())), []string{initName}, attr)
+	proc, err := early.Start(o)
 	if err != nil {
-		ours.Close()
 		return startFault(b.plan, err)
 	}
-	b.proc, b.ctl, b.how = proc, callerControl(ours), how
+	b.adopt(proc, how)
 	return nil
+}
+
+// adopt has process 1 be that of the box.
+func (b *box) adopt(proc *early.Process, how string) {
+	b.proc, b.ctl, b.how = proc, callerControl(proc.Control), how
 }
 
 func (b *box) explainNamespaces(how string) {
@@ -285,7 +264,7 @@ func (b *box) listen(news chan<- message) (out outcome) {
 
 // settle waits until every process of the sandbox is gone.
 func (b *box) settle(ctx context.Context, out outcome, sendErr error) (Status, error) {
-	ps, err := b.proc.Wait()
+	how, err := b.proc.Wait()
 	b.ctl.f.Close()
 	if err != nil {
 		return Status{}, fmt.Errorf("wait for sandbox: %w", err)
@@ -301,7 +280,7 @@ func (b *box) settle(ctx context.Context, out outcome, sendErr error) (Status, e
 	}
 	return Status{}, &StartError{
 		Step: "run sandbox", Code: CodeStart,
-		Err:  errors.Join(fmt.Errorf("%w: %v", errEndedEarly, ps), sendErr),
+		Err:  errors.Join(fmt.Errorf("%w: %s", errEndedEarly, how), sendErr),
 		Hint: "it may have been killed for want of memory",
 	}
 }

@@ -118,7 +118,7 @@ func (o *runOptions) run(ctx context.Context, a *app, args []string) error {
 		return &failure{Op: "run", Subject: args[0], Err: err}
 	}
 	id := o.keep.newID(&spec)
-	if id == "" && !spec.Terminal {
+	if id == "" {
 		spec.Ahead = sandbox.Prepare(spec) // comes up while the image is looked up
 		defer spec.Ahead.Close()
 	}

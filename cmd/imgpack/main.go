@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	_ "github.com/imgpack/imgpack/cmd/imgpack/first"
 	"github.com/imgpack/imgpack/internal/subid"
 	"github.com/imgpack/imgpack/sandbox/container"
 )

@@ -54,7 +54,7 @@ func TestStartIsLight(t *testing.T) {
 	never := []string{"google.golang.org/protobuf", "google.golang.org/grpc", "golang.org/x/net/http2", "k8s.io/", "github.com/prometheus/", "github.com/docker/docker/"}
 	later := []string{"net", "net/netip", "net/http", "crypto/tls", "crypto/x509", "regexp", "text/template", "unique", "github.com/opencontainers/go-digest", "github.com/spf13/cobra", "github.com/spf13/pflag", own + "manifests", own + "archive", own + "dedupe", own + "unpack"}
 	all := initTrace(t)
-	before, bytes := -1, 0
+	before, bytes, begun := -1, 0, false
 	for i, p := range all {
 		if p.name == own+"sandbox" {
 			before = i
@@ -62,8 +62,14 @@ func TestStartIsLight(t *testing.T) {
 		}
 		bytes += p.bytes
 	}
-	if before < 0 {
-		t.Fatalf("package sandbox is not among %d packages", len(all))
+	for _, p := range all[:max(before, 0)] {
+		begun = begun || p.name == own+"cmd/imgpack/first"
+		if !begun && (strings.HasPrefix(p.name, own) || strings.HasPrefix(p.name, "github.com/klauspost")) && p.allocs > 0 {
+			t.Errorf("%s holds up package first", p.name)
+		}
+	}
+	if before < 0 || !begun {
+		t.Fatalf("packages first and sandbox are not among %d packages in this order", len(all))
 	}
 	t.Logf("%d packages, %d with %d bytes before package sandbox", len(all), before, bytes)
 	if before > earlyMany || bytes > early {
