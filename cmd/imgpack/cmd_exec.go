@@ -16,12 +16,14 @@ import (
 type execOptions struct {
 	process
 	streams streamFlags
+	detach  bool
 }
 
 func (o *execOptions) add(fs *pflag.FlagSet) {
 	fs.SetInterspersed(false)
 	group(fs, groupProcess, func(fs *pflag.FlagSet) {
 		o.streams.add(fs)
+		fs.BoolVarP(&o.detach, "detach", "d", false, "leave it running; what it says is not kept")
 		fs.StringArrayVarP(&o.env, "env", "e", nil, "set `NAME=VALUE`, or NAME as it is here")
 		fs.StringArrayVar(&o.envFiles, "env-file", nil, "set what `FILE` lists, one a line")
 		fs.StringVarP(&o.workdir, "workdir", "w", "", "start in `DIR`")
@@ -33,7 +35,7 @@ func newExecCommand(a *app) *cobra.Command {
 	var o execOptions
 	return a.command(spec{
 		use: "exec [flags] CONTAINER COMMAND [ARG...]", group: groupContainers, short: "run one more command in a running container",
-		long:     "With the container's environment, user and directory unless told otherwise. The\nexit status is the command's. When imgpack exec is killed, so is the command.",
+		long:     "With the container's environment, user and directory unless told otherwise. The\nexit status is the command's. When imgpack exec is killed, so is the command, but\nfor one that is detached.",
 		examples: "imgpack exec db psql -c 'select 1'\nimgpack exec -it web sh",
 		exits:    []int{codeRun, codeNotRunnable, codeNoCommand},
 		complete: a.completeContainers(true, inStatus(container.Running)),
@@ -48,9 +50,8 @@ func (o *execOptions) run(ctx context.Context, a *app, args []string) error {
 	if o.workdir != "" && o.workdir[0] != '/' {
 		return usagef("the working directory %s is not absolute", quote.Text(o.workdir))
 	}
-	stdin, err := o.streams.input(a)
-	if err != nil {
-		return err
+	if o.detach && o.streams.interactive {
+		return usagef("--detach and --interactive exclude each other")
 	}
 	own, err := o.environment(a)
 	if err != nil {
@@ -60,9 +61,18 @@ func (o *execOptions) run(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return a.containerFailure("exec", args[0], err)
 	}
-	e := sandbox.ExecSpec{Args: args[1:], User: o.user, Cwd: o.workdir, Terminal: o.streams.tty, Stdin: stdin}
+	e := sandbox.ExecSpec{Args: args[1:], User: o.user, Cwd: o.workdir, Terminal: o.streams.tty}
 	if len(own) > 0 {
 		e.Env = slices.Concat(c.Config().Spec.Env, own)
+	}
+	if o.detach {
+		if err := c.ExecDetached(ctx, e); err != nil {
+			return a.containerFailure("exec", args[0], err)
+		}
+		return nil
+	}
+	if e.Stdin, err = o.streams.input(a); err != nil {
+		return err
 	}
 	e.Stdout, _ = a.Out.(*os.File)
 	e.Stderr, _ = a.Err.(*os.File)

@@ -114,14 +114,7 @@ func (o *imagesOptions) run(ctx context.Context, a *app, args []string) error {
 		doc: listDoc[imageItem]{kind("images"), items}, items: items,
 		name:  func(i imageItem) string { return i.Ref },
 		human: func() error { return o.table(a, items) },
-		quiet: func() error {
-			for _, i := range items {
-				if err := a.printf("%s\n", i.ID()); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
+		quiet: func() error { return printEach(a, items, imageItem.ID) },
 	})
 }
 

@@ -32,13 +32,14 @@ func (o *inspectOptions) add(fs *pflag.FlagSet) {
 func newInspectCommand(a *app) *cobra.Command {
 	var o inspectOptions
 	return a.command(spec{
-		use: "inspect [flags] SOURCE...", group: groupLook, short: "show all there is to know of images, as JSON",
-		long: "Prints a JSON array with docker's field names; -f runs a template on each item.",
+		use: "inspect [flags] SOURCE|CONTAINER...", group: groupLook, short: "show all there is to know of images and containers",
+		long: "Prints a JSON array with docker's field names; -f runs a template on each item.\nContainers, by name or at least 12 digits of the ID, come first; a name with a tag\nis an image's.",
 		examples: "imgpack inspect nginx:1.27\n" +
 			"imgpack inspect -f '{{.Config.Cmd}} {{.Architecture}}' site.imgpack//nginx:1.27\n" +
+			"imgpack inspect -f '{{.State.ExitCode}}' web\n" +
 			"imgpack inspect --raw manifest nginx:1.27 | sha256sum",
 		exits:       []int{codeNo, codeNotFound, codeUnreachable},
-		complete:    a.completeSources,
+		complete:    a.completeSourcesOrContainer,
 		formatShort: "f",
 		run:         func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
 	}, o.add)
@@ -91,31 +92,55 @@ func (o *inspectOptions) run(ctx context.Context, a *app, args []string) error {
 		return usagef("inspect needs at least one SOURCE")
 	}
 	policy := sourcePolicy{platform: o.platform, registry: &o.registry, documents: true}
-	in, err := a.openInputs(ctx, args, policy)
-	if err != nil {
-		return &failure{Op: "inspect", Subject: args[0], Err: err}
-	}
-	defer in.Close()
 	if o.raw != "" {
+		in, err := a.openInputs(ctx, args, policy)
+		if err != nil {
+			return &failure{Op: "inspect", Subject: args[0], Err: err}
+		}
+		defer in.Close()
 		return o.printRaw(ctx, a, in, args[0])
 	}
+	items, images, err := a.containersAmong(args)
+	if err != nil {
+		return err
+	}
+	if len(images) > 0 {
+		more, err := o.images(ctx, a, images, policy)
+		if err != nil {
+			return err
+		}
+		items = append(items, more...)
+	}
+	return show(a, listing[any]{doc: items, items: items,
+		name:  inspectedName,
+		human: func() error { return a.printJSON(items) },
+		quiet: func() error { return a.printJSON(items) },
+	})
+}
+
+// images are the images that words name.
+func (o *inspectOptions) images(ctx context.Context, a *app, words []string, policy sourcePolicy) (items []any, err error) {
+	in, err := a.openInputs(ctx, words, policy)
+	if err != nil {
+		return nil, &failure{Op: "inspect", Subject: words[0], Err: err}
+	}
+	defer in.Close()
 	if err := a.choosePlatforms(ctx, in, policy); err != nil {
-		return &failure{Op: "inspect", Subject: in.subject(), Err: err}
+		return nil, &failure{Op: "inspect", Subject: in.subject(), Err: err}
 	}
 	graph, err := manifests.NewGraph(ctx, in.entries(), a.g.parallel)
 	if err != nil {
-		return &failure{Op: "inspect", Subject: in.subject(), Err: err}
+		return nil, &failure{Op: "inspect", Subject: in.subject(), Err: err}
 	}
-	items := []inspected{}
 	for _, f := range in.found {
 		storage, err := storageIn(ctx, f.Source)
 		if err != nil {
-			return &failure{Op: "inspect", Subject: f.requested, Err: err}
+			return nil, &failure{Op: "inspect", Subject: f.requested, Err: err}
 		}
 		for _, img := range graph.Images(f.Root) {
 			it, err := inspectImage(f.Root, img)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			for i := range it.Layers {
 				s := storage[it.Layers[i].Digest]
@@ -127,11 +152,7 @@ func (o *inspectOptions) run(ctx context.Context, a *app, args []string) error {
 		}
 	}
 	a.noteDeltas(in)
-	return show(a, listing[inspected]{doc: items, items: items,
-		name:  func(i inspected) string { return string(i.ID) },
-		human: func() error { return a.printJSON(items) },
-		quiet: func() error { return a.printJSON(items) },
-	})
+	return items, nil
 }
 
 func inspectImage(r manifests.Root, img *manifests.Image) (inspected, error) {

@@ -16,6 +16,7 @@ import (
 type psOptions struct {
 	all, latest bool
 	last        int
+	filters     []string
 }
 
 func (o *psOptions) add(fs *pflag.FlagSet) {
@@ -23,6 +24,7 @@ func (o *psOptions) add(fs *pflag.FlagSet) {
 		fs.BoolVarP(&o.all, "all", "a", false, "those that do not run too")
 		fs.IntVarP(&o.last, "last", "n", -1, "the `N` newest, in any state")
 		fs.BoolVarP(&o.latest, "latest", "l", false, "the newest, in any state")
+		fs.StringArrayVar(&o.filters, "filter", nil, "those with `KEY=VALUE`: ancestor, exited, id, name or status (repeatable)")
 		fs.Lookup("last").DefValue = "0"
 	})
 }
@@ -32,7 +34,7 @@ func newPsCommand(a *app) *cobra.Command {
 	return a.command(spec{
 		use: "ps [flags]", group: groupContainers, short: "list containers",
 		long:     "Templates have docker's names: ID, Image, Command, CreatedAt, RunningFor, State,\nStatus, Names.",
-		examples: "imgpack ps\nimgpack ps -aq\nimgpack ps -a --format '{{.Names}}\\t{{.Status}}'",
+		examples: "imgpack ps\nimgpack ps -aq\nimgpack ps --filter status=exited --filter name=job\nimgpack ps -a --format '{{.Names}}\\t{{.Status}}'",
 		run: func(ctx context.Context, args []string) error {
 			if len(args) > 0 {
 				return usagef("ps takes no arguments")
@@ -159,6 +161,10 @@ func lasting(d time.Duration) string {
 }
 
 func (o *psOptions) run(a *app) error {
+	filter, err := parsePsFilter(o.filters)
+	if err != nil {
+		return err
+	}
 	dir, err := a.containers()
 	if err != nil {
 		return &failure{Op: "ps", Err: err}
@@ -182,7 +188,7 @@ func (o *psOptions) run(a *app) error {
 		if err != nil {
 			return &failure{Op: "ps", Subject: c.Config().Name, Err: err}
 		}
-		if o.all || o.last >= 0 || st.Live() {
+		if (o.all || o.last >= 0 || st.Live() || filter.anyState()) && filter.match(c.Config(), st) {
 			items = append(items, a.psItem(c.Config(), st))
 		}
 	}
@@ -190,14 +196,7 @@ func (o *psOptions) run(a *app) error {
 		doc: listDoc[psItem]{kind("ps"), items}, items: items,
 		name:  func(i psItem) string { return i.Names },
 		human: func() error { return o.table(a, items) },
-		quiet: func() error {
-			for _, i := range items {
-				if err := a.printf("%s\n", i.ID()); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
+		quiet: func() error { return printEach(a, items, psItem.ID) },
 	})
 }
 

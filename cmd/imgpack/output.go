@@ -49,12 +49,7 @@ func show[T any](a *app, l listing[T]) error {
 		}
 		return nil
 	case format == "name", format == "table" && a.g.quiet:
-		for _, it := range l.items {
-			if _, err := fmt.Fprintln(a.Out, printable(l.name(it))); err != nil {
-				return err
-			}
-		}
-		return nil
+		return printEach(a, l.items, l.name)
 	case format == "table":
 		return l.human()
 	case strings.HasPrefix(format, "table "):
@@ -62,6 +57,16 @@ func show[T any](a *app, l listing[T]) error {
 	default:
 		return showTemplate(a, format, l.items)
 	}
+}
+
+// printEach prints a word of each item on a line.
+func printEach[T any](a *app, items []T, word func(T) string) error {
+	for _, it := range items {
+		if _, err := fmt.Fprintln(a.Out, printable(word(it))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // printJSON prints one document, indented.

@@ -79,6 +79,9 @@ const (
 	Dead    Status = "dead" // its removal was begun, or its config or state is damaged
 )
 
+// Statuses lists the values of Status.
+func Statuses() []Status { return []Status{Created, Running, Paused, Exited, Dead} }
+
 // State is a container's life so far.
 type State struct {
 	Status    Status

@@ -183,6 +183,18 @@ func (c *Container) dialOnce() (*net.UnixConn, error) {
 // what e leaves out is the container's. When the caller is killed, so is the
 // command. A container that does not run, or stops, is a *StateError.
 func (c *Container) Exec(ctx context.Context, e sandbox.ExecSpec) (sandbox.Status, error) {
+	return c.exec(ctx, e, false)
+}
+
+// ExecDetached is Exec that returns when the command has been executed. It has
+// no standard streams of the caller's.
+func (c *Container) ExecDetached(ctx context.Context, e sandbox.ExecSpec) error {
+	e.Stdin, e.Stdout, e.Stderr, e.Signals = nil, nil, nil, nil
+	_, err := c.exec(ctx, e, true)
+	return err
+}
+
+func (c *Container) exec(ctx context.Context, e sandbox.ExecSpec, detach bool) (sandbox.Status, error) {
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return sandbox.Status{}, err
@@ -200,7 +212,7 @@ func (c *Container) Exec(ctx context.Context, e sandbox.ExecSpec) (sandbox.Statu
 			files[i] = null
 		}
 	}
-	if err := sendRequest(conn, request{Op: opExec, Exec: &e}, files...); err != nil {
+	if err := sendRequest(conn, request{Op: opExec, Exec: &e, Detach: detach}, files...); err != nil {
 		return sandbox.Status{}, c.broken(ctx, err)
 	}
 	ended := make(chan struct{})
@@ -230,6 +242,9 @@ func (c *Container) Exec(ctx context.Context, e sandbox.ExecSpec) (sandbox.Statu
 			return *r.Exit, nil
 		case r.Started && e.Started != nil:
 			e.Started()
+		}
+		if r.Started && detach {
+			return sandbox.Status{}, nil
 		}
 	}
 }

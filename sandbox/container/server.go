@@ -149,7 +149,8 @@ func (c *connection) send(r reply) {
 	_ = c.enc.Encode(r)
 }
 
-// exec runs a command to its end. When the client goes, it is killed.
+// exec runs a command to its end. When the client goes, it is killed, unless it
+// is detached.
 func (s *server) exec(r request, files []*os.File, dec *json.Decoder, answer *connection) (*sandbox.Status, error) {
 	if r.Exec == nil || len(files) != 3 {
 		return nil, errors.New("exec needs a command and three files")
@@ -157,8 +158,13 @@ func (s *server) exec(r request, files []*os.File, dec *json.Decoder, answer *co
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	signals := make(chan os.Signal, 16)
+	leave := func() {
+		if !r.Detach {
+			cancel()
+		}
+	}
 	go func() {
-		defer cancel()
+		defer leave()
 		for {
 			var more request
 			if err := dec.Decode(&more); err != nil {

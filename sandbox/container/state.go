@@ -33,7 +33,7 @@ func (c *Container) load() (r record, err error) {
 	if err != nil {
 		return r, err
 	}
-	if err = json.Unmarshal(raw, &r); err == nil && !slices.Contains(statuses, r.Status) {
+	if err = json.Unmarshal(raw, &r); err == nil && !slices.Contains(Statuses(), r.Status) {
 		err = fmt.Errorf("no status %q", r.Status)
 	}
 	if err != nil {
@@ -41,8 +41,6 @@ func (c *Container) load() (r record, err error) {
 	}
 	return r, nil
 }
-
-var statuses = []Status{Created, Running, Paused, Exited, Dead}
 
 // damagedError is of a file that this program did not leave so.
 type damagedError struct {

@@ -23,6 +23,7 @@ type request struct {
 	Grace  int64             `json:",omitempty"` // nanoseconds; less than zero is any time
 	Held   bool              `json:",omitempty"` // pause: until the client's end is closed; two replies
 	Exec   *sandbox.ExecSpec `json:",omitempty"`
+	Detach bool              `json:",omitempty"` // exec: the client does not wait for the end
 }
 
 // The values of request.Op.
