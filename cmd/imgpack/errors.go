@@ -173,6 +173,7 @@ var codeRules = []struct {
 	{codeUnreachable, is[*offlineError]},
 	{codeDenied, is[*archive.DeniedError]},
 	{codeUnreachable, is[*archive.UnreachableError]},
+	{codeUnsupported, is[*sandbox.UnsupportedError]}, // ENOSPC: no more namespaces
 	{codeNoSpace, isErrno(syscall.ENOSPC, syscall.EDQUOT, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.EFBIG)},
 	{codeUsage, is[*container.NameError]},
 	{codeUsage, is[*container.SignalError]},
@@ -183,7 +184,6 @@ var codeRules = []struct {
 	{codeConflict, is[*manifests.ConflictError]},
 	{codeNotFound, is[*manifests.NotFoundError]},
 	{codeUnsupported, is[*manifests.UnsupportedError]},
-	{codeUnsupported, is[*sandbox.UnsupportedError]},
 	{codeConflict, isError(fs.ErrExist)},
 	{codeConflict, isError(atomicfile.ErrBusy)},
 	{codeConflict, isErrno(syscall.EWOULDBLOCK, syscall.ENOTEMPTY, syscall.ETXTBSY)},

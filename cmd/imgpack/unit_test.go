@@ -49,6 +49,7 @@ func TestExitCodes(t *testing.T) {
 		{8, fmt.Errorf("create x: %w", atomicfile.ErrBusy)},
 		{9, &manifests.UnsupportedError{Subject: "x", Reason: "y"}},
 		{9, &sandbox.UnsupportedError{Feature: "user namespaces"}},
+		{9, &sandbox.UnsupportedError{Feature: "user namespaces", Err: syscall.ENOSPC}},
 		{6, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}},
 		{10, fmt.Errorf("directory: %w", syscall.ENAMETOOLONG)},
 		{10, errors.New("anything")},
