@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,7 +54,7 @@ func (h *host) divide() error {
 			h.v2.top = unit // what is above is systemd's
 			return nil
 		}
-		if alone(unit) && h.enter(unit) == nil {
+		if pids, ok := waiting(unit); ok && h.enter(unit, pids) == nil {
 			return nil
 		}
 	}
@@ -122,20 +123,46 @@ func delegated(unit string) bool {
 	return false
 }
 
-// alone says whether this process is the only one directly in a cgroup.
-func alone(dir string) bool {
+// waiting lists what is directly in a cgroup, where that is this process and
+// those that have started it and wait for it: nobody minds when they move
+// within their unit.
+func waiting(dir string) (pids []string, ok bool) {
 	pids, err := words(dir, "cgroup.procs")
-	return err == nil && len(pids) == 1 && pids[0] == strconv.Itoa(os.Getpid())
+	if err != nil {
+		return nil, false
+	}
+	left := len(pids)
+	for pid := os.Getpid(); left > 0 && slices.Contains(pids, strconv.Itoa(pid)); left-- {
+		pid = parentOf(pid)
+	}
+	return pids, left == 0
 }
 
-// enter moves this process out of the way, into a group below dir.
-func (h *host) enter(dir string) error {
+// parentOf is 0 where there is none to be seen.
+func parentOf(pid int) int {
+	stat, err := read("/proc/"+strconv.Itoa(pid), "stat")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:]) // the name may hold anything
+	if len(fields) < 2 {
+		return 0
+	}
+	parent, _ := strconv.Atoi(fields[1])
+	return parent
+}
+
+// enter moves processes, this one among them, out of the way, into a group below
+// dir.
+func (h *host) enter(dir string, pids []string) error {
 	own := filepath.Join(dir, callerName)
 	if err := os.Mkdir(own, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := write(own, "cgroup.procs", strconv.Itoa(os.Getpid())); err != nil {
-		return errors.Join(err, ignoreGone(os.Remove(own)))
+	for _, pid := range pids {
+		if err := write(own, "cgroup.procs", pid); err != nil {
+			return errors.Join(err, os.Remove(own)) // unless some are there
+		}
 	}
 	h.v2 = &v2Place{top: dir, own: own}
 	return nil
@@ -205,7 +232,7 @@ func (h *host) enterScope(path string) error {
 	const patience = 10 * time.Second // it takes some milliseconds
 	b, err := dialBus(path, time.Now().Add(patience))
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	defer b.close()
 	name := prefix + strings.ToLower(rand.Text()) + ".scope"
@@ -223,7 +250,7 @@ func (h *host) enterScope(path string) error {
 	if now.v2 == nil || filepath.Base(now.v2.own) != name {
 		return errors.New("this process is not in the scope that was made")
 	}
-	return h.enter(now.v2.own)
+	return h.enter(now.v2.own, []string{strconv.Itoa(os.Getpid())})
 }
 
 // sliceOf is the slice of root's manager that the caller is in, whose limits
