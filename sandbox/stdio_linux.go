@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -71,7 +72,18 @@ func openStdio(s *Spec, p *plan) (_ *stdio, err error) {
 			return nil, err
 		}
 	}
+	o.letOpen()
 	return o, nil
+}
+
+// letOpen lets a command that is not root open its streams by name, /dev/stdout
+// say, as many do. Whoever can reach a pipe that has no name can use it already.
+func (o *stdio) letOpen() {
+	for _, f := range o.files {
+		if st, err := f.Stat(); err == nil && st.Mode()&fs.ModeNamedPipe != 0 {
+			_ = f.Chmod(0o666) // another user's stays as it is
+		}
+	}
 }
 
 type streamKind int

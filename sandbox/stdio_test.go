@@ -28,6 +28,27 @@ func TestStdinPipe(t *testing.T) {
 	r.Close()
 }
 
+// TestStreamsOfAnotherUser: /dev/stdout opens for a command that is not root,
+// whether it is the caller's pipe or a relay's.
+func TestStreamsOfAnotherUser(t *testing.T) {
+	im := newImage(t)
+	s := im.spec("write", "/dev/stdout", "said")
+	s.User = "1000"
+	if got := good(t, s); got.out != "said" {
+		t.Errorf("pipe: %q", got.out)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	check(t, err)
+	s.Stdout = f
+	defer f.Close()
+	if got := run(t, s); got.err != nil || got.st.Code != 0 {
+		t.Errorf("file: %+v, %v, %s", got.st, got.err, got.errOut)
+	}
+	if got, err := os.ReadFile(f.Name()); string(got) != "said" || err != nil {
+		t.Errorf("file: %q, %v", got, err)
+	}
+}
+
 func TestNoStreams(t *testing.T) {
 	im := newImage(t)
 	s := im.spec("cat")

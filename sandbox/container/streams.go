@@ -49,10 +49,6 @@ func (s *streams) logged(l *logger, stream string, to *os.File) (*os.File, error
 	if err != nil {
 		return nil, err
 	}
-	// A command that is not root may open its /dev/stdout, as many do.
-	if err := w.Chmod(0o666); err != nil {
-		return nil, errors.Join(err, r.Close(), w.Close())
-	}
 	s.ours = append(s.ours, w)
 	var also io.Writer
 	if to != nil {
