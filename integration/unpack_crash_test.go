@@ -24,7 +24,8 @@ const crashPoints = 50
 // crashImage has all that takes more than one step to unpack: several layers,
 // closed directories, what is hidden, implied directories, and hard links to a
 // layer below. It compresses to next to nothing, so that want of space is met on
-// the way and not foreseen.
+// the way and not foreseen. Beside it, at the same path and "-more", are three that
+// have some of its layers.
 func crashImage(t testing.TB, h *host) string {
 	t.Helper()
 	b := fixtures.NewBlobs()
@@ -50,6 +51,15 @@ func crashImage(t testing.TB, h *host) string {
 	if err := b.SaveLayout(h.path("img"), fixtures.Root("crash:1", b.Image(spec))); err != nil {
 		t.Fatal(err)
 	}
+	var more []manifests.Root
+	for i := range 3 {
+		own := fixtures.LayerSpec{Files: []fixtures.File{{Name: fmt.Sprintf("own%d", i), Body: strings.Repeat("own", 10_000)}, {Name: "link", Type: '1', Link: "l0/d5/8"}}}
+		layers := append(slices.Clone(spec.Layers[:i+1]), own)
+		more = append(more, fixtures.Root(fmt.Sprint("more:", i), b.Image(fixtures.ImageSpec{Layers: layers})))
+	}
+	if err := b.SaveLayout(h.path("img-more"), more...); err != nil {
+		t.Fatal(err)
+	}
 	return "oci:../img"
 }
 
@@ -64,6 +74,9 @@ type crashWay struct {
 var crashWays = []crashWay{
 	{"rootfs", func(image string) []string { return []string{"unpack", "--as", "rootfs", image, "out"} }, 0, "out"},
 	{"layers", func(image string) []string { return []string{"unpack", "--as", "layers", image, "out"} }, 0, "out"},
+	{"several", func(image string) []string {
+		return []string{"unpack", "--as", "layers", image, image + "-more", "out"}
+	}, 0, "out"},
 	{"runtime", func(image string) []string { return []string{"unpack", "--as", "runtime", image, "out"} }, 0, "out"},
 	{"run", func(image string) []string { return []string{"run", "--store", "own", image, "/none"} }, 127, ""},
 }

@@ -26,19 +26,23 @@ type budget struct {
 	memory   int64 // most that held may be
 	held     atomic.Int64
 
-	early   int // as fd, for syncs that come early
-	syncing atomic.Bool
-	syncs   sync.WaitGroup
+	early    int          // as fd, for syncs that come early
+	nextSync atomic.Int64 // how much is written when the next comes
+	due      atomic.Bool
+	syncing  atomic.Bool
+	syncs    sync.WaitGroup
 }
 
 const (
 	// spaceStep is how many bytes are written between two looks at the space
 	// that is left.
 	spaceStep = 256 << 20
-	// syncStep is how many bytes are written between two times that what is
-	// there is sent to the disk, beside further work. The sync before the
-	// layers are moved to their places then has little left to wait for.
-	syncStep = 64 << 20
+	// After each syncStep bytes, or from 8 of them on after each eighth of all
+	// up to maxSyncStep, what is there is sent to the disk, beside further work.
+	// The sync before the layers are moved to their places then has little left
+	// to wait for. Each costs a commit of the journal, which others wait for.
+	syncStep    = 64 << 20
+	maxSyncStep = 256 << 20
 	// spaceReserve is left free: a file system filled to the last byte harms
 	// more than this program.
 	spaceReserve = 16 << 20
@@ -69,6 +73,7 @@ func (b *budget) remember(path string) error {
 // newBudget refuses layers that cannot fit. The budget must be closed.
 func newBudget(fd int, o Options, layers []manifests.Layer) (*budget, error) {
 	b := &budget{fd: fd, dirs: maxOpenDirs, items: maxItems, memory: cmp.Or(o.Memory, DefaultMemory)}
+	b.nextSync.Store(syncStep)
 	// Making what is decoded takes as many cores as decoding it.
 	b.decoders = max(runtime.GOMAXPROCS(0)/2/max(min(o.jobs(), len(layers)), 1), 1)
 	var lim unix.Rlimit
@@ -103,14 +108,27 @@ func (b *budget) close() error {
 	return unix.Close(b.early)
 }
 
-// syncEarly begins a sync, unless one is under way. Its error is no loss: the
-// kernel tells each open descriptor, and the last sync has another.
+// syncEarly begins a sync, after the one that is under way. Its error is no loss:
+// the kernel tells each open descriptor, and the last sync has another.
 func (b *budget) syncEarly() {
+	b.due.Store(true)
 	if b.syncing.CompareAndSwap(false, true) {
 		b.syncs.Go(func() {
-			syncTree(b.early)
+			for b.due.Swap(false) {
+				syncTree(b.early)
+			}
 			b.syncing.Store(false)
 		})
+	}
+}
+
+// forget takes back what was remembered of a layer's directories when no more of
+// the layer is held than its record.
+func (b *budget) forget(dirs map[string]*attrs) {
+	for path, a := range dirs {
+		if path != "." && !a.implied {
+			b.held.Add(-int64(len(path)) - rememberCost)
+		}
 	}
 }
 
@@ -123,7 +141,7 @@ func (b *budget) full() bool {
 // spend counts n bytes about to be written.
 func (b *budget) spend(n int64) error {
 	after := b.written.Add(n)
-	if after/syncStep != (after-n)/syncStep {
+	if next := b.nextSync.Load(); after >= next && b.nextSync.CompareAndSwap(next, after+min(max(after/8, syncStep), maxSyncStep)) {
 		b.syncEarly()
 	}
 	if after/spaceStep == (after-n)/spaceStep {

@@ -22,16 +22,28 @@ import (
 // childMode makes the test binary do one thing and end.
 const childMode = "IMGPACK_UNPACK_CHILD"
 
-// child unpacks one of the fixtures' images: "store DIR" or "rootfs DIR".
+// child unpacks the fixtures' images: "store DIR" or "rootfs DIR" one, "several
+// DIR" some that share layers.
 func child() int {
 	way, dir, _ := strings.Cut(os.Getenv(childMode), " ")
 	b := fixtures.NewBlobs()
-	root := manyFiles(b)
-	img, err := manifests.LoadImage(context.Background(), b, root.Descriptor)
-	if err == nil && way == "store" {
-		_, _, err = NewLayerStore(dir).Unpack(context.Background(), b, img, Options{})
-	} else if err == nil {
-		_, err = WriteRootfs(context.Background(), b, img, dir, Options{})
+	var images []ImageFrom
+	for _, root := range manyFiles(b) {
+		img, err := manifests.LoadImage(context.Background(), b, root.Descriptor)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		images = append(images, ImageFrom{b, img})
+	}
+	var err error
+	switch way {
+	case "several":
+		_, err = NewLayerStore(dir).UnpackAll(context.Background(), images, Options{})
+	case "store":
+		_, _, err = NewLayerStore(dir).Unpack(context.Background(), b, images[0].Image, Options{})
+	default:
+		_, err = WriteRootfs(context.Background(), b, images[0].Image, dir, Options{})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -40,8 +52,9 @@ func child() int {
 	return 0
 }
 
-// manyFiles is an image that takes a moment to unpack.
-func manyFiles(b *fixtures.Blobs) manifests.Root {
+// manyFiles are an image that takes a moment to unpack, and others that have some
+// of its layers, and one more that leans on them.
+func manyFiles(b *fixtures.Blobs) []manifests.Root {
 	var spec fixtures.ImageSpec
 	for l := range 3 {
 		var files []fixtures.File
@@ -54,7 +67,13 @@ func manyFiles(b *fixtures.Blobs) manifests.Root {
 		}
 		spec.Layers = append(spec.Layers, fixtures.LayerSpec{Files: files, Compression: manifests.Uncompressed})
 	}
-	return fixtures.Root("", b.Image(spec))
+	roots := []manifests.Root{fixtures.Root("", b.Image(spec))}
+	for l := range spec.Layers {
+		own := fixtures.LayerSpec{Files: []fixtures.File{{Name: "own", Body: fmt.Sprint(l)}, {Name: "link", Type: '1', Link: "l0/d0/7"}}}
+		layers := append(spec.Layers[:l+1:l+1], own)
+		roots = append(roots, fixtures.Root("", b.Image(fixtures.ImageSpec{Layers: layers})))
+	}
+	return roots
 }
 
 // soaked is how many rounds a test of chance has: many in a soak.
@@ -77,7 +96,7 @@ func command(t testing.TB, mode string) *exec.Cmd {
 }
 
 func TestKilled(t *testing.T) {
-	for _, way := range []string{"store", "rootfs"} {
+	for _, way := range []string{"store", "several", "rootfs"} {
 		t.Run(way, func(t *testing.T) {
 			dir := t.TempDir() + "/out"
 			start := time.Now()
@@ -105,6 +124,8 @@ func TestKilled(t *testing.T) {
 						sameTree(t, "after kill", want, tree(t, dir))
 						continue
 					}
+				} else {
+					partOf(t, want, dir)
 				}
 				if out, err := command(t, way+" "+dir).CombinedOutput(); err != nil {
 					t.Fatalf("second run: %v: %s", err, out)
@@ -119,6 +140,39 @@ func TestKilled(t *testing.T) {
 			}
 		})
 	}
+}
+
+// partOf checks that what lies at its place in a store is whole and as it should
+// be.
+func partOf(t *testing.T, want map[string]string, dir string) {
+	t.Helper()
+	made, err := filepath.Glob(filepath.Join(dir, "[li]*s", "*", "*")) // layers and images
+	more, merr := filepath.Glob(filepath.Join(dir, "chained", "*", "*"))
+	if err != nil || merr != nil {
+		t.Fatal(err, merr)
+	}
+	for _, place := range append(made, more...) {
+		rel, _ := filepath.Rel(dir, place)
+		part := map[string]string{}
+		for name, line := range want {
+			if below, ok := strings.CutPrefix(name, rel+"/"); ok {
+				part["/"+below] = single(line)
+			}
+		}
+		got := map[string]string{}
+		for name, line := range tree(t, place) {
+			if name != "." {
+				got["/"+name] = single(line)
+			}
+		}
+		sameTree(t, "after kill: "+rel, times(part), times(got))
+	}
+}
+
+// single leaves out which other name a file is another of.
+func single(line string) string {
+	line, _, _ = strings.Cut(line, " = ")
+	return line
 }
 
 func TestTwoProcessesAtOnce(t *testing.T) {
@@ -205,12 +259,24 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("left in %s: %v", name, left)
 		}
 	}
+	small := load(t, b, fixtures.Root("", b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{{Files: []fixtures.File{{Name: "fits", Body: "x"}}}}})))
+	several := []ImageFrom{{b, small}, {b, img}}
+	if _, err := NewLayerStore(dir+"/store").UnpackAll(context.Background(), several, Options{}); !isFull(err) || !strings.HasPrefix(err.Error(), "image 2 of 2: ") {
+		t.Errorf("several: %v", err)
+	}
+	if _, ok := NewLayerStore(dir + "/store").Lookup(small); ok {
+		t.Error("one of several is there")
+	}
+	if _, err := WriteLayers(context.Background(), several, dir+"/layers", Options{}); !isFull(err) {
+		t.Errorf("layers of several: %v", err)
+	}
+	clean(t, "full disk", dir+"/layers")
 	if _, err := WriteRootfs(context.Background(), b, img, dir+"/rootfs", Options{}); !isFull(err) {
 		t.Errorf("rootfs: %v", err)
 	}
 	clean(t, "full disk", dir+"/rootfs")
 	// One that cannot fit is refused before anything is written.
-	huge := load(t, b, manyFiles(b))
+	huge := load(t, b, manyFiles(b)[0])
 	if _, err := WriteRootfs(context.Background(), b, huge, dir+"/rootfs", Options{}); !isFull(err) || !strings.Contains(err.Error(), "at least") {
 		t.Errorf("too large from the start: %v", err)
 	}

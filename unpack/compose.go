@@ -20,14 +20,12 @@ import (
 
 // composer puts layer directories together to an image.
 type composer struct {
-	store   *LayerStore
-	work    *workspace
-	src     manifests.Fetcher
-	img     *manifests.Image
-	options Options
-	layers  []*staged // one a layer, bottom first; those that do not stand alone are replaced
-	fresh   []*staged // what is to be moved to its place
-	record  *imageRecord
+	*unpacking
+	src    manifests.Fetcher
+	img    *manifests.Image
+	number int       // of the image, among those that were asked for
+	layers []*staged // one a layer, bottom first; those that do not stand alone are replaced
+	record *imageRecord
 }
 
 // compose replaces the layers that do not stand alone, and makes the image's
@@ -56,8 +54,19 @@ func (c *composer) compose(ctx context.Context) (*staged, error) {
 	return c.image(s)
 }
 
-func (c *composer) fail(i int, err error) error {
-	return (&job{img: c.img, index: i}).fail(c.img.Layers[i], err)
+// job is what unpacks layer i.
+func (c *composer) job(i int) *job {
+	return &job{src: c.src, img: c.img, index: i, options: c.options, budget: c.work.budget, marks: true}
+}
+
+func (c *composer) fail(i int, err error) error { return c.job(i).fail(c.img.Layers[i], err) }
+
+// blame says of which image an error is, where there are several.
+func (c *composer) blame(err error) error {
+	if err == nil || c.given == 1 {
+		return err
+	}
+	return &ImageError{c.number, c.given, err}
 }
 
 // standsAlone tells whether a layer that was unpacked on its own is right on
@@ -108,12 +117,17 @@ func missingError(m *missingLink) error {
 // chain unpacks layer i again, on top of what is below it.
 func (c *composer) chain(ctx context.Context, i int, below *stack) (*staged, error) {
 	layer := c.img.Layers[i]
+	if st := c.chained[layer.ChainID]; st != nil {
+		return st, nil
+	}
 	st := &staged{final: placeOf("chained", layer.ChainID)}
+	c.chained[layer.ChainID] = st
 	if err := c.store.find(st); err == nil {
 		return st, nil
 	}
-	st.isNew, st.dir = true, filepath.Join(c.work.dir, fmt.Sprint("chained", i))
-	j := &job{src: c.src, img: c.img, index: i, options: c.options, budget: c.work.budget, marks: true, lower: below}
+	c.stage(st, "chained")
+	j := c.job(i)
+	j.lower = below
 	if err := j.stage(ctx, st); err != nil {
 		return nil, err
 	}
@@ -130,7 +144,7 @@ func (c *composer) chain(ctx context.Context, i int, below *stack) (*staged, err
 // image makes the record of the stack, and a fix-up where one is needed.
 func (c *composer) image(s *stack) (*staged, error) {
 	key := imageKey(c.img)
-	st := &staged{dir: filepath.Join(c.work.dir, "image"), final: placeOf("images", key), isNew: true}
+	st := &staged{dir: filepath.Join(c.work.dir, fmt.Sprint("image", c.number)), final: placeOf("images", key), isNew: true}
 	if err := os.Mkdir(st.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -322,14 +336,13 @@ func (c *composer) fixup(dir string, need map[string]*attrs) error {
 	})
 }
 
-// result sums up.
+// result sums up. What several images have is new in the first.
 func (c *composer) result() *Result {
 	res := &Result{}
-	counted := map[*staged]bool{}
 	for i, st := range c.layers {
 		res.add(i+1, st.meta)
-		if st.isNew && !counted[st] {
-			counted[st] = true
+		if st.isNew && !st.told {
+			st.told = true
 			res.LayersNew++
 		} else {
 			res.LayersShared++

@@ -104,7 +104,7 @@ func TestIDsMapOwners(t *testing.T) {
 			t.Fatal(err)
 		}
 		sameTree(t, what+": rootfs", want, noCapabilities(tree(t, dir+"/rootfs")))
-		r, _, err := WriteLayers(ctx, b, img, dir+"/layers", Options{IDs: halves})
+		r, _, err := writeLayers(ctx, b, img, dir+"/layers", Options{IDs: halves})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,7 +152,7 @@ func TestIDsRefuseOwnersOutside(t *testing.T) {
 				return err
 			},
 			func() error {
-				_, _, err := WriteLayers(context.Background(), b, img, dir+"/out", Options{IDs: small})
+				_, _, err := writeLayers(context.Background(), b, img, dir+"/out", Options{IDs: small})
 				return err
 			},
 		} {

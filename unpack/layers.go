@@ -5,27 +5,30 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-
-	"github.com/imgpack/imgpack/manifests"
+	"strings"
 )
 
-// WriteLayers makes dir a directory of an image's layers, one directory each,
-// with all that an overlay mount takes and the command for it:
+// WriteLayers makes dir a directory of the layers of one or several images, one
+// directory each, with all that overlay mounts take and the command for them:
 //
 //	layers/ALGO/HEX/fs   the layers, by diffID; chained and images beside it where needed
 //	upper work merged    empty
 //	mount.txt            the command that mounts the image at merged
 //	l/N                  short names of the layers, topmost first, where the command needs them
 //
+// Of several images upper, work, merged and l are in directories 1, 2 and so on,
+// in their order, and mount.txt has a line for each.
+//
 // dir must not exist or be an empty directory (otherwise a
-// *manifests.ConflictError), and appears only when complete.
-func WriteLayers(ctx context.Context, src manifests.Fetcher, img *manifests.Image, dir string, o Options) (_ *Rootfs, _ *Result, err error) {
+// *manifests.ConflictError), and appears only when complete. What is wrong with
+// one of several images is an *ImageError.
+func WriteLayers(ctx context.Context, images []ImageFrom, dir string, o Options) (_ []Unpacked, err error) {
 	if err := o.IDs.check(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	out, err := createOutput(dir)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() {
 		if eerr := out.end(); err == nil {
@@ -33,42 +36,60 @@ func WriteLayers(ctx context.Context, src manifests.Fetcher, img *manifests.Imag
 		}
 	}()
 	tree := filepath.Join(out.dir, "tree")
-	store := NewLayerStore(tree)
-	r, res, err := store.unpack(ctx, src, img, o)
+	all, err := (&LayerStore{dir: tree, inner: true}).unpack(ctx, images, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, name := range []string{"lock", "tmp"} {
 		if err := os.Remove(filepath.Join(tree, name)); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	if err := mountDirs(tree, r); err != nil {
-		return nil, nil, err
+	var lines strings.Builder
+	for i := range all {
+		sub := ""
+		if len(all) > 1 {
+			sub = strconv.Itoa(i + 1)
+		}
+		if err := all[i].mountable(tree, out.target, sub); err != nil {
+			return nil, err
+		}
+		lines.WriteString(all[i].Mount + "\n")
 	}
-	for i, lower := range r.Lower {
+	if err := os.WriteFile(filepath.Join(tree, "mount.txt"), []byte(lines.String()), 0o644); err != nil {
+		return nil, err
+	}
+	return all, out.commit(tree)
+}
+
+// mountable makes in sub of tree, which will be at target, what an image's mount
+// takes.
+func (u *Unpacked) mountable(tree, target, sub string) (err error) {
+	at := filepath.Join(tree, sub)
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return err
+	}
+	if err := mountDirs(at, u.Rootfs); err != nil {
+		return err
+	}
+	for i, lower := range u.Rootfs.Lower {
 		rel, err := filepath.Rel(tree, lower)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		r.Lower[i] = filepath.Join(out.target, rel)
+		u.Rootfs.Lower[i] = filepath.Join(target, rel)
 	}
-	line, err := mountLine(tree, out.target, r)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := os.WriteFile(filepath.Join(tree, "mount.txt"), []byte(line+"\n"), 0o644); err != nil {
-		return nil, nil, err
-	}
-	return r, res, out.commit(tree)
+	u.Mount, err = mountLine(at, filepath.Join(target, sub), u.Rootfs)
+	return err
 }
 
 // maxOptions is how long the options of one mount(2) may be: a page, less some
 // for what mount(8) adds.
 const maxOptions = 4000
 
-// mountLine is the command for mount.txt. Where the layers' paths are longer
-// together than the kernel takes, short relative names stand for them.
+// mountLine is the command for mount.txt, of a mount in tree, which will be at
+// target. Where the layers' paths are longer together than the kernel takes, short
+// relative names stand for them.
 func mountLine(tree, target string, r *Rootfs) (string, error) {
 	at := func(name string) string { return filepath.Join(target, name) }
 	line := r.MountLine(at("upper"), at("work"), at("merged"))

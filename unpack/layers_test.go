@@ -25,7 +25,7 @@ func TestManyLayers(t *testing.T) {
 		spec.Layers = append(spec.Layers, fixtures.LayerSpec{Compression: manifests.Uncompressed, Files: []fixtures.File{{Name: "many/"}, {Name: fmt.Sprintf("many/%03d", i)}}})
 	}
 	dir := t.TempDir() + "/most"
-	if _, _, err := WriteLayers(context.Background(), b, load(t, b, fixtures.Root("", b.Image(spec))), dir, Options{}); err != nil {
+	if _, _, err := writeLayers(context.Background(), b, load(t, b, fixtures.Root("", b.Image(spec))), dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	line, err := os.ReadFile(dir + "/mount.txt")
@@ -42,7 +42,7 @@ func TestManyLayers(t *testing.T) {
 	spec.Layers = append(spec.Layers, fixtures.LayerSpec{Files: []fixtures.File{{Name: "more"}}})
 	img := load(t, b, fixtures.Root("", b.Image(spec)))
 	var un *manifests.UnsupportedError
-	if _, _, err := WriteLayers(context.Background(), b, img, dir+"-more", Options{}); !errors.As(err, &un) || !strings.Contains(un.Error(), "501 layers") {
+	if _, _, err := writeLayers(context.Background(), b, img, dir+"-more", Options{}); !errors.As(err, &un) || !strings.Contains(un.Error(), "501 layers") {
 		t.Errorf("%v", err)
 	}
 	if _, err := WriteRootfs(context.Background(), b, img, dir+"-rootfs", Options{}); err != nil {

@@ -3,15 +3,12 @@ package unpack
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/manifests"
@@ -27,7 +24,10 @@ import (
 //	images/ALGO/HEX/{fs,image.json}   a stack of layers and its fix-up, by chainID
 //	tmp/                              what is being unpacked
 //	lock
-type LayerStore struct{ dir string }
+type LayerStore struct {
+	dir   string
+	inner bool // part of something that is forced to disk as a whole
+}
 
 // NewLayerStore returns the store in dir, which is made, with mode 0700, when
 // first written to.
@@ -35,16 +35,7 @@ func NewLayerStore(dir string) *LayerStore {
 	if abs, err := filepath.Abs(dir); err == nil {
 		dir = abs
 	}
-	return &LayerStore{dir}
-}
-
-// staged is a directory of the store: at its place, or about to be moved
-// there.
-type staged struct {
-	dir   string // where it is now
-	final string // its place, relative to the store
-	isNew bool
-	meta  *layerMeta
+	return &LayerStore{dir: dir}
 }
 
 func placeOf(kind string, d digest.Digest) string {
@@ -57,144 +48,6 @@ func imageKey(img *manifests.Image) digest.Digest {
 		return img.Layers[n-1].ChainID
 	}
 	return digest.FromString("")
-}
-
-// Unpack makes the directories of an image that are not there yet and returns
-// them all. What is wrong with a layer is a *manifests.ContentError that names
-// it. After any error the store is as it was.
-func (s *LayerStore) Unpack(ctx context.Context, src manifests.Fetcher, img *manifests.Image, o Options) (*Rootfs, *Result, error) {
-	o.NoXattrs, o.IDs = false, IDs{}
-	return s.unpack(ctx, src, img, o)
-}
-
-func (s *LayerStore) unpack(ctx context.Context, src manifests.Fetcher, img *manifests.Image, o Options) (_ *Rootfs, _ *Result, err error) {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return nil, nil, err
-	}
-	unlock, err := s.lock(ctx, unix.LOCK_SH)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer unlock()
-	if r, record, ok := s.lookup(img); ok {
-		if res, err := s.recall(record); err == nil {
-			return r, res, nil
-		}
-	}
-	w, err := s.begin()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { err = errors.Join(err, w.end()) }()
-	layers, err := s.extract(ctx, src, img, o, w)
-	if err != nil {
-		return nil, nil, err
-	}
-	c := &composer{store: s, work: w, src: src, img: img, options: o, layers: layers}
-	image, err := c.compose(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := s.commit(w, append(c.fresh, image)); err != nil {
-		return nil, nil, fmt.Errorf("commit layers: %w", err)
-	}
-	return s.rootfs(c.record), c.result(), nil
-}
-
-// extract unpacks the layers that the store has not, each on its own.
-func (s *LayerStore) extract(ctx context.Context, src manifests.Fetcher, img *manifests.Image, o Options, w *workspace) ([]*staged, error) {
-	layers := make([]*staged, len(img.Layers))
-	byID := map[digest.Digest]*staged{}
-	var fresh []manifests.Layer
-	for i, l := range img.Layers {
-		st := byID[l.DiffID]
-		if st == nil {
-			st = &staged{final: placeOf("layers", l.DiffID)}
-			byID[l.DiffID] = st
-			if err := s.find(st); err != nil {
-				st.isNew, st.dir = true, filepath.Join(w.dir, fmt.Sprint("layer", i))
-				fresh = append(fresh, l)
-			}
-		}
-		layers[i] = st
-	}
-	budget, err := newBudget(w.fd, o, fresh)
-	if err != nil {
-		return nil, err
-	}
-	w.budget = budget
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(o.jobs())
-	started := map[*staged]bool{}
-	for _, i := range bySize(img.Layers) {
-		st := layers[i]
-		if !st.isNew || started[st] {
-			continue
-		}
-		started[st] = true
-		group.Go(func() error {
-			j := &job{src: src, img: img, index: i, options: o, budget: budget, marks: true, progress: o.Progress}
-			return j.stage(gctx, st)
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	return layers, ctx.Err()
-}
-
-// find looks for a directory at its place.
-func (s *LayerStore) find(st *staged) (err error) {
-	st.dir = filepath.Join(s.dir, st.final)
-	st.meta, err = loadMeta(st.dir)
-	return err
-}
-
-// stage unpacks a layer into a new directory, with its record.
-func (j *job) stage(ctx context.Context, st *staged) (err error) {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	dir := filepath.Join(st.dir, fsName)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	if st.meta, _, err = j.run(ctx, dir); err != nil {
-		return err
-	}
-	return st.meta.save(st.dir)
-}
-
-// commit forces everything to disk and moves it to its place, in order. A
-// directory that another process has brought there first is as good.
-func (s *LayerStore) commit(w *workspace, fresh []*staged) error {
-	if err := syncTree(w.fd); err != nil {
-		return err
-	}
-	parents := map[string]bool{}
-	for _, st := range fresh {
-		to := filepath.Join(s.dir, st.final)
-		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
-			return err
-		}
-		err := unix.Renameat2(unix.AT_FDCWD, st.dir, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // a file system without it
-			err = os.Rename(st.dir, to)
-		}
-		if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
-			return &fs.PathError{Op: "rename", Path: to, Err: err}
-		}
-		parents[filepath.Dir(to)] = true
-	}
-	for dir := range parents {
-		if err := syncDir(dir); err != nil {
-			return err
-		}
-		if err := syncDir(filepath.Dir(dir)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // imageRecord is image.json: how a stack of layers is put together.

@@ -233,7 +233,7 @@ func TestDamage(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	b := fixtures.NewBlobs()
-	img := load(t, b, manyFiles(b))
+	img := load(t, b, manyFiles(b)[0])
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(context.Background())
 	o := Options{Progress: func(ocispec.Descriptor, int64) { cancel() }}
@@ -264,7 +264,7 @@ func TestTargetInTheWay(t *testing.T) {
 		if _, err := WriteRootfs(context.Background(), b, img, dir+"/"+name, Options{}); !errors.As(err, &conflict) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, _, err := WriteLayers(context.Background(), b, img, dir+"/"+name, Options{}); !errors.As(err, &conflict) {
+		if _, _, err := writeLayers(context.Background(), b, img, dir+"/"+name, Options{}); !errors.As(err, &conflict) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -283,7 +283,7 @@ func TestWriteLayers(t *testing.T) {
 	b := fixtures.NewBlobs()
 	img := load(t, b, fixtures.Sample(b)[1])
 	dir := t.TempDir() + "/it's, a: dir"
-	r, res, err := WriteLayers(context.Background(), b, img, dir, Options{})
+	r, res, err := writeLayers(context.Background(), b, img, dir, Options{})
 	if err != nil || res.LayersNew != 2 {
 		t.Fatal(res, err)
 	}
@@ -313,7 +313,7 @@ func TestWriteLayersOfManyLayers(t *testing.T) {
 	}
 	img := load(t, b, fixtures.Root("", b.Image(spec)))
 	dir := t.TempDir() + "/a b"
-	if _, _, err := WriteLayers(context.Background(), b, img, dir, Options{}); err != nil {
+	if _, _, err := writeLayers(context.Background(), b, img, dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	line, err := os.ReadFile(dir + "/mount.txt")
@@ -409,4 +409,13 @@ func TestRawPath(t *testing.T) {
 			t.Errorf("%q → %q → %q: %v", p, text, back, err)
 		}
 	}
+}
+
+// writeLayers is WriteLayers of one image.
+func writeLayers(ctx context.Context, src manifests.Fetcher, img *manifests.Image, dir string, o Options) (*Rootfs, *Result, error) {
+	all, err := WriteLayers(ctx, []ImageFrom{{src, img}}, dir, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	return all[0].Rootfs, all[0].Result, nil
 }

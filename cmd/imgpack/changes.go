@@ -107,7 +107,7 @@ func (a *app) epoch() (time.Time, error) {
 func leftOut(list []unpack.Skipped) []skippedDoc {
 	out := []skippedDoc{}
 	for _, s := range list {
-		out = append(out, skippedDoc{s.Kind, s.Layer, quote.Clean(s.Path), s.Why})
+		out = append(out, skippedDoc{Kind: s.Kind, Layer: s.Layer, Path: quote.Clean(s.Path), Why: s.Why})
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -49,96 +50,107 @@ func (o *unpackOptions) add(fs *pflag.FlagSet) {
 func newUnpackCommand(a *app) *cobra.Command {
 	var o unpackOptions
 	return a.command(spec{
-		use: "unpack [flags] IMAGE DIR", group: groupUse, short: "write an image's files to a directory",
-		long: "DIR must not exist, or be empty; it appears whole or not at all. Digests and\ndiff IDs are checked on the way. An ordinary user owns all files, unless --ids\nranges gives files to the ids of /etc/subuid and /etc/subgid; whose they should be\nis recorded in DIR.owners.json, or DIR/owners.json of a runtime bundle, or beside\neach layer. With --uid-map, an owner that no range has ends the command with code\n2, which names the file.\n\nBounds on each layer, which --limit moves:\n  " + limitList(),
+		use: "unpack [flags] IMAGE... DIR", group: groupUse, short: "write an image's files to a directory",
+		long: "DIR must not exist, or be empty; it appears whole or not at all. Digests and\ndiff IDs are checked on the way. An ordinary user owns all files, unless --ids\nranges gives files to the ids of /etc/subuid and /etc/subgid; whose they should be\nis recorded in DIR.owners.json, or DIR/owners.json of a runtime bundle, or beside\neach layer. With --uid-map, an owner that no range has ends the command with code\n2, which names the file.\n\n--as layers takes several images, and files that hold several: a layer that more\nthan one has is unpacked once, and DIR/mount.txt has the command for each.\n\nBounds on each layer, which --limit moves:\n  " + limitList(),
 		examples: "imgpack unpack nginx:1.27 ./rootfs\n" +
-			"imgpack unpack --as layers site.imgpack//nginx:1.27 ./layers\n" +
+			"imgpack unpack --as layers nginx:1.27 site.imgpack ./layers\n" +
 			"imgpack unpack --as runtime --uid-map 0:100000:65536 nginx:1.27 ./bundle",
 		exits:    []int{codeNo, codeUsage, codeNotFound, codeNoSpace, codeConflict, codeUnsupported},
-		complete: a.completeOneImage,
+		complete: a.completeSources,
 		run:      func(ctx context.Context, args []string) error { return o.run(ctx, a, args) },
 	}, o.add)
 }
 
-type unpackDoc struct {
-	envelope
-	Ref      string        `json:"ref"`
-	Digest   digest.Digest `json:"digest"`
-	Dir      string        `json:"dir"`
-	As       string        `json:"as"`
-	Entries  int           `json:"entries"`
-	Files    int           `json:"files"`
-	Bytes    int64         `json:"bytes"`
-	Squashed int           `json:"squashedOwners"`
-	Owners   string        `json:"ownersFile,omitempty"` // that records them; beside each layer for --as layers
-	Skipped  []skippedDoc  `json:"skipped"`
-	Seconds  float64       `json:"seconds"`
-}
-
-type skippedDoc struct {
-	Kind  string `json:"kind"`
-	Layer int    `json:"layer"`
-	Path  string `json:"path"`
-	Why   string `json:"why"`
-}
-
 func (o *unpackOptions) run(ctx context.Context, a *app, args []string) error {
-	switch {
-	case len(args) != 2:
-		return usagef("unpack takes an IMAGE and a DIR")
-	case o.as != asRootfs && o.as != asLayers && o.as != asRuntime:
-		return usagef("--as is rootfs, layers or runtime, not %q", o.as)
-	}
-	maps, err := o.maps.parse()
-	switch {
-	case err != nil:
-		return err
-	case len(maps.UIDs) > 0 && o.ids.mode == idsRanges:
-		return usagef("--uid-map is for root, and --ids ranges is not")
-	case len(maps.UIDs) > 0 && !a.root():
-		return &failure{Op: "unpack", Subject: args[0], Message: "cannot unpack " + printable(args[0]) + " to " + quote.Clean(args[1]),
-			Hint: "--ids ranges gives an ordinary user's ranges", Err: &manifests.UnsupportedError{Subject: "an id map", Reason: "root alone can give files to others"}}
-	}
-	start := a.now()
-	if done, err := o.ids.enter(ctx, a, "unpack", args[0]); done || err != nil {
-		return err
-	}
-	img, f, in, err := a.openImage(ctx, args[0], sourcePolicy{platform: o.platform, bases: o.bases, beside: filepath.Clean(args[1])})
+	maps, err := o.check(a, args)
 	if err != nil {
-		return &failure{Op: "unpack", Subject: args[0], Err: err}
+		return err
+	}
+	texts, dir := args[:len(args)-1], args[len(args)-1]
+	start := a.now()
+	if done, err := o.ids.enter(ctx, a, "unpack", texts[0]); done || err != nil {
+		return err
+	}
+	images, in, err := o.open(ctx, a, texts, sourcePolicy{platform: o.platform, bases: o.bases, beside: filepath.Clean(dir)})
+	if err != nil {
+		return &failure{Op: "unpack", Subject: texts[0], Err: err}
 	}
 	defer in.Close()
 	layers, err := a.layerStore()
 	if err != nil {
-		return &failure{Op: "unpack", Subject: args[0], Err: err}
+		return &failure{Op: "unpack", Subject: texts[0], Err: err}
 	}
-	p := a.startProgress("unpacking", img.Size())
-	res, err := o.write(ctx, f.Source, img, args[1], o.limits.options(unpack.Options{
+	p := a.startProgress("unpacking", sizeTogether(images))
+	all, err := o.write(ctx, images, dir, o.limits.options(unpack.Options{
 		Jobs: a.g.parallel, Progress: p.report(), NoXattrs: o.noXattrs, IDs: maps, Namespace: a.namespaceIDs(), Store: layers,
 	}))
 	p.end()
 	if err != nil {
-		return &failure{Op: "unpack", Subject: args[0], Message: fmt.Sprintf("cannot unpack %s to %s", printable(args[0]), quote.Clean(args[1])), Hint: unpackHint(err, args[1]), Err: err}
+		return unpackFailure(err, in.found[:len(images)], dir)
 	}
-	doc := unpackDoc{
-		envelope: kind("unpack"), Ref: refOf(f.Root), Digest: img.Descriptor.Digest, Dir: args[1], As: o.as,
-		Entries: res.Entries, Files: res.Files, Bytes: res.Bytes, Squashed: res.SquashedOwners, Owners: res.OwnersFile, Skipped: []skippedDoc{}, Seconds: a.now().Sub(start).Seconds(),
-	}
-	for _, s := range res.Skipped {
-		doc.Skipped = append(doc.Skipped, skippedDoc{s.Kind, s.Layer, quote.Clean(s.Path), s.Why})
-	}
-	return o.show(a, f.Root, doc)
+	doc := o.document(in, images, all, dir)
+	doc.Seconds = a.now().Sub(start).Seconds()
+	return o.show(a, in, doc)
 }
 
-func (o *unpackOptions) write(ctx context.Context, src manifests.Fetcher, img *manifests.Image, dir string, options unpack.Options) (*unpack.Result, error) {
-	switch o.as {
-	case asLayers:
-		_, res, err := unpack.WriteLayers(ctx, src, img, dir, options)
-		return res, err
-	case asRuntime:
-		return unpack.WriteRuntime(ctx, src, img, dir, options)
+func (o *unpackOptions) check(a *app, args []string) (maps unpack.IDs, err error) {
+	switch {
+	case o.as != asRootfs && o.as != asLayers && o.as != asRuntime:
+		return maps, usagef("--as is rootfs, layers or runtime, not %q", o.as)
+	case len(args) < 2:
+		return maps, usagef("unpack takes an IMAGE and a DIR")
+	case len(args) > 2 && o.as != asLayers:
+		return maps, usagef("unpack takes an IMAGE and a DIR").hint("--as layers takes several images")
 	}
-	return unpack.WriteRootfs(ctx, src, img, dir, options)
+	if maps, err = o.maps.parse(); err != nil {
+		return maps, err
+	}
+	switch {
+	case len(maps.UIDs) > 0 && o.ids.mode == idsRanges:
+		return maps, usagef("--uid-map is for root, and --ids ranges is not")
+	case len(maps.UIDs) > 0 && !a.root():
+		dir := args[len(args)-1]
+		return maps, &failure{Op: "unpack", Subject: args[0], Message: "cannot unpack " + printable(args[0]) + " to " + quote.Clean(dir),
+			Hint: "--ids ranges gives an ordinary user's ranges", Err: &manifests.UnsupportedError{Subject: "an id map", Reason: "root alone can give files to others"}}
+	}
+	return maps, nil
+}
+
+// open finds the images: one, or for --as layers all that texts name. The inputs
+// are to be closed.
+func (o *unpackOptions) open(ctx context.Context, a *app, texts []string, policy sourcePolicy) ([]unpack.ImageFrom, *inputs, error) {
+	if o.as == asLayers {
+		return a.openImages(ctx, texts, policy)
+	}
+	img, f, in, err := a.openImage(ctx, texts[0], policy)
+	return []unpack.ImageFrom{{Source: f.Source, Image: img}}, in, err
+}
+
+func (o *unpackOptions) write(ctx context.Context, images []unpack.ImageFrom, dir string, options unpack.Options) ([]unpack.Unpacked, error) {
+	if o.as == asLayers {
+		return unpack.WriteLayers(ctx, images, dir, options)
+	}
+	write := unpack.WriteRootfs
+	if o.as == asRuntime {
+		write = unpack.WriteRuntime
+	}
+	res, err := write(ctx, images[0].Source, images[0].Image, dir, options)
+	return []unpack.Unpacked{{Result: res}}, err
+}
+
+// sizeTogether is what is read of images: a layer that several have once.
+func sizeTogether(images []unpack.ImageFrom) (n int64) {
+	read := map[digest.Digest]bool{}
+	for _, from := range images {
+		n += from.Image.Size()
+		for _, l := range from.Image.Layers {
+			if read[l.DiffID] {
+				n -= l.Blob.Size
+			}
+			read[l.DiffID] = true
+		}
+	}
+	return n
 }
 
 // layerStore is where the store keeps unpacked layers. It need not be there.
@@ -163,47 +175,23 @@ func unpackHint(err error, dir string) string {
 	return limitHint(err)
 }
 
+// unpackFailure says which image it was, where there are several.
+func unpackFailure(err error, of []found, dir string) error {
+	f := &failure{Op: "unpack", Subject: of[0].requested, Hint: unpackHint(err, dir), Err: err}
+	what := printable(f.Subject)
+	if n := len(of); n > 1 {
+		what = count(n, "image")
+		f.Kept = "none of the images was unpacked; " + quote.Clean(dir) + " is as it was"
+	}
+	if one, ok := errors.AsType[*unpack.ImageError](err); ok {
+		what = of[one.Index].Root.Display()
+		f.Subject, f.Err = what, one.Err
+	}
+	f.Message = fmt.Sprintf("cannot unpack %s to %s", what, quote.Clean(dir))
+	return f
+}
+
 func isThere(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
-}
-
-func (o *unpackOptions) show(a *app, r manifests.Root, d unpackDoc) error {
-	return show(a, listing[unpackDoc]{doc: d, items: []unpackDoc{d},
-		name: func(d unpackDoc) string { return d.Dir },
-		human: func() error {
-			a.noteSkipped(d.Skipped)
-			line := fmt.Sprintf("unpacked %s to %s: %s, %s, %s", r.Display(), quote.Clean(d.Dir), count(d.Files, "file"), a.size(d.Bytes), secondsText(d.Seconds))
-			if d.Squashed > 0 {
-				line += fmt.Sprintf(", %s squashed (rootless)", count(d.Squashed, "owner"))
-			}
-			if d.Owners != "" {
-				line += ", recorded in " + quote.Clean(d.Owners)
-			}
-			return a.printf("%s\n", line)
-		}})
-}
-
-// noteSkipped says what was not made as the image has it: all with -v, else
-// how much of each kind.
-func (a *app) noteSkipped(skipped []skippedDoc) {
-	var kinds []string
-	counts := map[string]int{}
-	for _, s := range skipped {
-		if s.Kind == "config" { // each is of its own kind
-			a.note("note: %s of the config: %s", s.Path, s.Why)
-			continue
-		}
-		if a.g.verbose > 0 {
-			a.note("not made: %s %s (layer %d): %s", s.Kind, s.Path, s.Layer, s.Why)
-			continue
-		}
-		if counts[s.Kind] == 0 {
-			kinds = append(kinds, s.Kind)
-		}
-		counts[s.Kind]++
-	}
-	for _, k := range kinds {
-		a.note("note: not made as in the image: %s; --verbose lists them", count(counts[k], k))
-	}
 }

@@ -106,7 +106,7 @@ var flagWords = map[string][]cobra.Completion{
 // commandWords are flagWords of flags that differ between commands.
 var commandWords = map[string][]cobra.Completion{
 	"save as":       {string(archive.Hybrid), string(archive.OCI), asLayout},
-	"unpack as":     {asRootfs, asLayers},
+	"unpack as":     {asRootfs, asLayers, asRuntime},
 	"save compress": {"none", "gzip", "zstd"},
 	"pack compress": {string(dedupe.LevelFast), string(dedupe.LevelDefault), string(dedupe.LevelMax)},
 }
