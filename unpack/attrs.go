@@ -86,8 +86,7 @@ func (s *setter) setDirAttrs(fd int, path string, a *attrs) error {
 // it.
 func (s *setter) own(dir, base string, uid, gid uint32, chown func(uid, gid int) error) error {
 	if s.uid != 0 {
-		s.squash(join(dir, base), uid, gid)
-		return nil
+		return s.squash(join(dir, base), uid, gid)
 	}
 	u, g, err := s.ids.outside(uid, gid)
 	if err != nil {
@@ -101,8 +100,7 @@ func (s *setter) own(dir, base string, uid, gid uint32, chown func(uid, gid int)
 	}
 	err = chown(int(u), int(g))
 	if (err == unix.EINVAL || err == unix.EPERM) && s.ids.isZero() {
-		s.squash(join(dir, base), uid, gid)
-		return nil
+		return s.squash(join(dir, base), uid, gid)
 	}
 	if err == nil && s.meta.Owners != nil {
 		s.meta.owned(join(dir, base), "")
@@ -110,12 +108,23 @@ func (s *setter) own(dir, base string, uid, gid uint32, chown func(uid, gid int)
 	return err
 }
 
-func (s *setter) squash(path string, uid, gid uint32) {
+func (s *setter) squash(path string, uid, gid uint32) error {
 	by := ""
 	if uid != 0 || gid != 0 {
 		by = owner(uid, gid)
 	}
+	return s.owned(path, by)
+}
+
+// owned records whose a path should be, within bounds.
+func (s *setter) owned(path, by string) error {
+	if _, known := s.meta.Owners[rawPath(path)]; by != "" && !known {
+		if err := s.budget.hold(len(path) + ownerCost); err != nil {
+			return err
+		}
+	}
 	s.meta.owned(path, by)
+	return nil
 }
 
 // setXattrs sets attributes; what the file system or the caller's rights do

@@ -49,25 +49,30 @@ const (
 	// More than these gains nothing.
 	maxOpenDirs = 256
 	maxItems    = 64
-	// rememberCost is what is held of a directory besides its path.
+	// What is held of a directory, and of an owner, besides its path.
 	rememberCost = 200
+	ownerCost    = 100
 )
 
 // DefaultMemory bounds what is remembered of an image's layers until they are
 // unpacked, in bytes: the paths of directories, whiteouts, devices and hard
-// links to what comes later. A hundred thousand directories take some 30 MB. A
-// small blob can name many: one entry of a tar a thousand.
+// links to what comes later, attributes of directories, and owners that cannot
+// be set. A hundred thousand directories take some 30 MB. A small blob can name
+// many: one entry of a tar a thousand.
 const DefaultMemory = 64 << 20
 
 // LimitMemory is DefaultMemory's name, as layertar has names of limits.
 const LimitMemory = "memory"
 
 // remember counts a path that is held in memory.
-func (b *budget) remember(path string) error {
-	if b.held.Add(int64(len(path))+rememberCost) <= b.memory {
+func (b *budget) remember(path string) error { return b.hold(len(path) + rememberCost) }
+
+// hold counts bytes that are held in memory.
+func (b *budget) hold(n int) error {
+	if b.held.Add(int64(n)) <= b.memory {
 		return nil
 	}
-	return layertar.Past(LimitMemory, "the names of directories, whiteouts and links take more than %d bytes of memory", b.memory)
+	return layertar.Past(LimitMemory, "directories, whiteouts, links and owners to be remembered take more than %d bytes of memory", b.memory)
 }
 
 // newBudget refuses layers that cannot fit. The budget must be closed.

@@ -304,6 +304,9 @@ func (x *extractor) mkdir(e *layertar.Entry) error {
 	if x.dirs[path] == nil {
 		err = x.budget.remember(path)
 	}
+	if err == nil && len(e.Xattrs) > 0 {
+		err = x.budget.hold(xattrBytes(e.Xattrs))
+	}
 	x.dirs[path] = entryAttrs(e)
 	x.meta.owned(path, "")
 	return err

@@ -132,9 +132,7 @@ func (p *pipe) put(e *layertar.Entry, r io.Reader) error {
 			}
 		}
 		p.b.items = append(p.b.items, it)
-		for _, a := range e.Xattrs {
-			p.b.xattrs += len(a.Value)
-		}
+		p.b.xattrs += xattrBytes(e.Xattrs)
 		if it.last {
 			return nil
 		}

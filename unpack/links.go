@@ -43,7 +43,9 @@ func (x *extractor) link(d *cachedDir, e *layertar.Entry, try linkTry) error {
 			return nil
 		}
 		if n.kind != absent {
-			x.meta.owned(path, x.meta.Owners[rawPath(to)])
+			if err := x.owned(path, x.meta.Owners[rawPath(to)]); err != nil {
+				return err
+			}
 			return x.linkHere(d, e, path, to)
 		}
 	}
@@ -57,7 +59,9 @@ func (x *extractor) link(d *cachedDir, e *layertar.Entry, try linkTry) error {
 	case try.taken && (below.kind == symlink || below.kind == other || x.devices[to]):
 		return nil
 	case below.kind == symlink || below.kind == other:
-		x.meta.owned(path, x.lower.owner(to))
+		if err := x.owned(path, x.lower.owner(to)); err != nil {
+			return err
+		}
 		return x.replacing(d, e.Base, func() error { return x.lower.link(to, d.fd, e.Base) })
 	case x.devices[to] || x.lower != nil && x.lower.device(to):
 		x.meta.skip(layertar.NoteDevice, e.Name, "a hard link to a device")

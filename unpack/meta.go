@@ -58,6 +58,23 @@ func (p *rawPath) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// ownerMap is uid:gid by path.
+type ownerMap map[rawPath]string
+
+// MarshalJSON escapes the paths, which package json does not do where keys are
+// strings. It undoes it, though.
+func (m ownerMap) MarshalJSON() ([]byte, error) {
+	all := make(map[string]string, len(m))
+	for path, by := range m {
+		text, err := path.MarshalText()
+		if err != nil {
+			return nil, err
+		}
+		all[string(text)] = by
+	}
+	return json.Marshal(all)
+}
+
 // layerMeta is what is recorded of a layer beside its directory.
 type layerMeta struct {
 	Version   int             `json:"version"`
@@ -73,11 +90,11 @@ type layerMeta struct {
 	// NeedsLower says that a hard link's target was not there in time, so
 	// that a file of a layer below is meant if there is one; Missing is the
 	// first that was not there at all.
-	NeedsLower bool               `json:"needsLower,omitempty"`
-	Missing    *missingLink       `json:"missing,omitempty"`
-	Owners     map[rawPath]string `json:"owners,omitempty"` // uid:gid that could not be set, other than 0:0; hard links under each name
-	Skipped    []skipped          `json:"skipped,omitempty"`
-	Unlisted   int                `json:"unlisted,omitempty"` // more skipped than are listed
+	NeedsLower bool         `json:"needsLower,omitempty"`
+	Missing    *missingLink `json:"missing,omitempty"`
+	Owners     ownerMap     `json:"owners,omitempty"` // uid:gid that could not be set, other than 0:0; hard links under each name
+	Skipped    []skipped    `json:"skipped,omitempty"`
+	Unlisted   int          `json:"unlisted,omitempty"` // more skipped than are listed
 }
 
 type missingLink struct {
@@ -109,7 +126,7 @@ func (m *layerMeta) owned(path, by string) {
 		return
 	}
 	if m.Owners == nil {
-		m.Owners = map[rawPath]string{}
+		m.Owners = ownerMap{}
 	}
 	m.Owners[rawPath(path)] = by
 }
@@ -170,6 +187,16 @@ func impliedAttrs() *attrs { return &attrs{mode: 0o755, implied: true} }
 
 func entryAttrs(e *layertar.Entry) *attrs {
 	return &attrs{mode: e.Mode, uid: e.UID, gid: e.GID, time: timespec(e), xattrs: e.Xattrs}
+}
+
+// xattrBytes is the memory that attributes take.
+func xattrBytes(list []layertar.Xattr) int {
+	const each = 64
+	n := 0
+	for _, a := range list {
+		n += len(a.Name) + len(a.Value) + each
+	}
+	return n
 }
 
 func timespec(e *layertar.Entry) unix.Timespec {

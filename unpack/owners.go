@@ -1,15 +1,18 @@
 package unpack
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/internal/atomicfile"
@@ -28,21 +31,32 @@ const (
 	ownersSuffix = "." + ownersName
 )
 
-// ownersRecord is the file. Its first field tells it from other people's.
-type ownersRecord struct {
-	Kind   string             `json:"kind"`
-	Image  digest.Digest      `json:"image"`  // of its manifest
-	Owners map[rawPath]string `json:"owners"` // uid:gid by path; hard links under each name
-}
-
 const ownersKind = "imgpack-owners-1"
 
-// ownersBegin is how such a file begins.
+// ownersBegin is how such a file begins, which tells it from other people's.
 var ownersBegin = []byte("{\n \"kind\": \"" + ownersKind + "\",\n")
 
-func (f *flattener) ownersFile() ([]byte, error) {
-	raw, err := json.MarshalIndent(ownersRecord{ownersKind, f.img.Descriptor.Digest, f.owners}, "", " ")
-	return append(raw, '\n'), err
+// writeOwners writes the file: an object of kind, image, which is the digest of
+// its manifest, and owners, uid:gid by path, hard links under each name. It does
+// so owner by owner, for there may be hundreds of thousands.
+func (f *flattener) writeOwners(to io.Writer) error {
+	w := bufio.NewWriter(to)
+	fmt.Fprintf(w, "%s \"image\": %q,\n \"owners\": {", ownersBegin, f.img.Descriptor.Digest)
+	for i, path := range slices.Sorted(maps.Keys(f.owners)) {
+		text, err := path.MarshalText()
+		if err == nil {
+			text, err = json.Marshal(string(text))
+		}
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			w.WriteByte(',')
+		}
+		fmt.Fprintf(w, "\n  %s: %q", text, f.owners[path])
+	}
+	w.WriteString("\n }\n}\n")
+	return w.Flush()
 }
 
 // besideTarget is where the owners of a root filesystem go.
@@ -80,16 +94,12 @@ func (f *flattener) recordBeside(target string) (err error) {
 		}
 		return nil
 	}
-	raw, err := f.ownersFile()
-	if err != nil {
-		return err
-	}
 	out, err := atomicfile.Create(name, true)
 	if err != nil {
 		return err
 	}
 	defer out.Abort()
-	if _, err := out.Write(raw); err != nil {
+	if err := f.writeOwners(out); err != nil {
 		return err
 	}
 	f.res.OwnersFile = name
@@ -121,10 +131,10 @@ func (f *flattener) recordIn(bundle, target string) error {
 	if len(f.owners) == 0 {
 		return nil
 	}
-	raw, err := f.ownersFile()
+	f.res.OwnersFile = filepath.Join(target, ownersName)
+	out, err := os.OpenFile(filepath.Join(bundle, ownersName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	f.res.OwnersFile = filepath.Join(target, ownersName)
-	return os.WriteFile(filepath.Join(bundle, ownersName), raw, 0o600)
+	return errors.Join(f.writeOwners(out), out.Close())
 }

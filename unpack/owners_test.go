@@ -1,6 +1,7 @@
 package unpack
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,9 +9,13 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/imgpack/imgpack/fixtures"
+	"github.com/imgpack/imgpack/internal/layertar"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -33,10 +38,10 @@ var ownedLayers = []struct {
 		{Name: "way", Link: "real"}, {Name: "real/"}, {Name: "way/in", UID: 8},
 		{Name: "symlink", Link: "nowhere", UID: 9}, {Name: "pipe", Type: '6', GID: 9},
 		{Name: "below/", UID: 1}, {Name: "below/hidden", UID: 1}, {Name: "below/kept", UID: 1}, {Name: "below/new", UID: 1}, {Name: "below/dir/in/f", UID: 1},
-		{Name: "opaque/", UID: 1}, {Name: "opaque/f", UID: 1},
+		{Name: "opaque/", UID: 1}, {Name: "opaque/f", UID: 1}, {Name: "100%", UID: 1}, {Name: "\xff%41", UID: 1},
 	}, map[rawPath]string{
 		"kept": "1:2", "link": "1:2", "other": "4:0", "name": "3:0", "file/in": "5:0", "real/in": "8:0", "symlink": "9:0", "pipe": "0:9",
-		"below": "1:0", "below/hidden": "1:0", "below/kept": "1:0", "below/new": "1:0", "below/dir/in/f": "1:0", "opaque": "1:0", "opaque/f": "1:0",
+		"below": "1:0", "below/hidden": "1:0", "below/kept": "1:0", "below/new": "1:0", "below/dir/in/f": "1:0", "opaque": "1:0", "opaque/f": "1:0", "100%": "1:0", "\xff%41": "1:0",
 	}},
 	{[]fixtures.File{
 		{Name: "below/.wh.hidden"}, {Name: "below/new", UID: 2}, {Name: "below/dir"}, {Name: "opaque/.wh..wh..opq"}, {Name: "opaque/g", UID: 2},
@@ -47,7 +52,14 @@ var ownedLayers = []struct {
 // ownersOfBoth are those of the merged tree.
 var ownersOfBoth = map[rawPath]string{
 	"link": "1:2", "other": "4:0", "name": "3:0", "file/in": "5:0", "real/in": "8:0", "symlink": "9:0", "pipe": "0:9",
-	"below": "1:0", "below/kept": "1:0", "below/new": "2:0", "opaque": "1:0", "opaque/g": "2:0", "lower": "1:0", "moved": "5:0", "moved/in/f": "6:0",
+	"below": "1:0", "below/kept": "1:0", "below/new": "2:0", "opaque": "1:0", "opaque/g": "2:0", "lower": "1:0", "100%": "1:0", "\xff%41": "1:0", "moved": "5:0", "moved/in/f": "6:0",
+}
+
+// ownersRecord is the file.
+type ownersRecord struct {
+	Kind   string        `json:"kind"`
+	Image  digest.Digest `json:"image"`
+	Owners ownerMap      `json:"owners"`
 }
 
 func ownedImage(t testing.TB, b *fixtures.Blobs) *manifests.Image {
@@ -177,5 +189,40 @@ func TestRootlessOwnersBeside(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(left) != 1 {
 		t.Error(left, err)
+	}
+}
+
+func TestOwnersFile(t *testing.T) {
+	f := &flattener{img: &manifests.Image{}, owners: map[rawPath]string{"a/b": "1:2", "\x1b\"<\u202e": "3:4", "%": "5:6", "z\xff": "7:8"}}
+	f.img.Descriptor.Digest = digest.FromString("x")
+	var got bytes.Buffer
+	if err := f.writeOwners(&got); err != nil {
+		t.Fatal(err)
+	}
+	want, err := json.MarshalIndent(ownersRecord{ownersKind, f.img.Descriptor.Digest, f.owners}, "", " ")
+	if err != nil || got.String() != string(want)+"\n" || !bytes.HasPrefix(want, ownersBegin) {
+		t.Errorf("%v\n%s\nwant\n%s", err, got.String(), want)
+	}
+}
+
+// What a layer has this program remember is counted, whatever it is.
+func TestBoundsOnMemory(t *testing.T) {
+	s := setter{budget: &budget{memory: 2 * (ownerCost + 1)}, meta: &layerMeta{}}
+	for _, path := range []string{"a", "b", "a"} {
+		if err := s.squash(path, 1, 1); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.squash("c", 1, 1); layertar.LimitPassed(err) != LimitMemory {
+		t.Errorf("owners: %v", err)
+	}
+	b := fixtures.NewBlobs()
+	img := load(t, b, fixtures.Root("", b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{{Files: []fixtures.File{
+		{Name: "d/", Xattrs: map[string]string{"user.x": strings.Repeat("x", 3000)}},
+	}}}})))
+	_, err := WriteRootfs(context.Background(), b, img, t.TempDir()+"/rootfs", Options{Memory: 3000})
+	_, terr := ReadTree(context.Background(), b, img, TreeOptions{Memory: 3000})
+	if layertar.LimitPassed(err) != LimitMemory || layertar.LimitPassed(terr) != LimitMemory {
+		t.Errorf("attributes of directories: %v, %v", err, terr)
 	}
 }

@@ -40,6 +40,7 @@ type TreeOptions struct {
 	Progress manifests.Progress // told of the bytes of layer blobs that are read
 	Limits   layertar.Limits    // of each layer; Compressed is set for each
 	Window   int64              // bytes a zstd layer's window may take; 0 means codec.DefaultWindow
+	Memory   int64              // bytes that entries may take; 0 means DefaultTreeMemory
 	// Keep are patterns as in TarOptions.Paths. Of the files they match, what
 	// has room in 16 MiB is kept in memory, so that WriteTar need not read their
 	// layers again. One that does not parse is a *manifests.InputError.
@@ -47,7 +48,9 @@ type TreeOptions struct {
 }
 
 // bounds are those options that go for every reading of a layer.
-func (o TreeOptions) bounds() Options { return Options{Limits: o.Limits, Window: o.Window} }
+func (o TreeOptions) bounds() Options {
+	return Options{Limits: o.Limits, Window: o.Window, Memory: o.Memory}
+}
 
 // Node is something in a Tree, under one of its names.
 type Node struct {
@@ -82,11 +85,9 @@ func ReadTree(ctx context.Context, src manifests.Fetcher, img *manifests.Image, 
 
 // ReadTrees reads the trees of several images. A layer that several have is
 // read once. Digests and diffIDs of all that is read are proven. Errors are
-// those of WriteRootfs; more entries than memory has been set aside for is a
-// *manifests.ContentError of kind limit.
-//
-// Memory is some 300 bytes and the length of its name for each entry of the
-// layers, 1 GiB at the bound.
+// those of WriteRootfs; more entries than TreeOptions.Memory holds, at some 300
+// bytes and the length of its name for each, is a *manifests.ContentError of
+// kind limit.
 func ReadTrees(ctx context.Context, images []TreeImage, o TreeOptions) ([]*Tree, error) {
 	read, err := readLayers(ctx, images, o)
 	if err != nil {

@@ -5,10 +5,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"hash"
 	"io"
-	"strings"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
@@ -20,10 +18,6 @@ import (
 
 // Bounds on what is kept of layers' entries.
 const (
-	// maxTree is how many bytes they may take in memory, by treeCost: three
-	// million entries with names of a common length. The largest images met
-	// have a tenth of that.
-	maxTree = 1 << 30
 	// treeCost is what an entry takes beside its texts: record, inode, and its
 	// place in a directory.
 	treeCost = 300
@@ -31,6 +25,11 @@ const (
 	// between more of them are written as zeros.
 	maxParts = 4096
 )
+
+// DefaultTreeMemory bounds what the entries of images' layers take in memory
+// until they are one tree, in bytes: a third of a million with names of a common
+// length, which is what the largest images met have.
+const DefaultTreeMemory = 128 << 20
 
 // readLayers reads the entries of all layers of the images, each once.
 func readLayers(ctx context.Context, images []TreeImage, o TreeOptions) (map[digest.Digest][]*record, error) {
@@ -132,8 +131,7 @@ func (j *job) eachOf(ctx context.Context, in *layerStream, visit func(e *layerta
 func (t *treeReader) record(e *layertar.Entry, content io.Reader) (*record, error) {
 	cost := int64(treeCost + len(e.Name) + len(e.Linkname))
 	r := &record{
-		// The tar reader's strings are parts of whole headers.
-		name: strings.Clone(e.Name), link: strings.Clone(e.Linkname), kind: e.Kind, sparse: e.Sparse, block: e.Block, mode: uint16(e.Mode),
+		name: e.Name, link: e.Linkname, kind: e.Kind, sparse: e.Sparse, block: e.Block, mode: uint16(e.Mode),
 		uid: e.UID, gid: e.GID, sec: e.ModTime.Unix(), nsec: int32(e.ModTime.Nanosecond()), size: e.Size, minor: e.Minor,
 	}
 	if e.Kind == layertar.Device {
@@ -142,10 +140,10 @@ func (t *treeReader) record(e *layertar.Entry, content io.Reader) (*record, erro
 	if len(e.Xattrs) > 0 || e.Sparse {
 		r.more = &extra{}
 	}
-	for _, a := range e.Xattrs {
-		r.more.xattrs = append(r.more.xattrs, layertar.Xattr{Name: strings.Clone(a.Name), Value: strings.Clone(a.Value)})
-		cost += int64(len(a.Name) + len(a.Value))
+	if r.more != nil {
+		r.more.xattrs = e.Xattrs
 	}
+	cost += int64(xattrBytes(e.Xattrs))
 	content, proof, err := t.keeper.keep(r, content)
 	if err != nil {
 		return r, err
@@ -158,8 +156,8 @@ func (t *treeReader) record(e *layertar.Entry, content io.Reader) (*record, erro
 			cost += int64(len(r.more.parts)) * 16
 		}
 	}
-	if t.memory.Add(cost) > maxTree {
-		return r, &layertar.Error{Kind: layertar.Limit, Entry: e.Name, Err: errors.New("the image has more entries than there is memory for")}
+	if most := cmp.Or(t.options.Memory, DefaultTreeMemory); t.memory.Add(cost) > most {
+		return r, layertar.Past(LimitMemory, "the entries of all layers take more than %d bytes of memory", most)
 	}
 	return r, nil
 }

@@ -225,8 +225,8 @@ func TestTreesShareLayers(t *testing.T) {
 }
 
 func TestTreeHasABoundOnMemory(t *testing.T) {
-	r := &treeReader{memory: new(atomic.Int64)}
-	r.memory.Store(maxTree - treeCost - 1)
+	r := &treeReader{memory: new(atomic.Int64), job: job{options: Options{Memory: 1000}}}
+	r.memory.Store(1000 - treeCost - 1)
 	e := &layertar.Entry{Name: "x", Kind: layertar.Dir}
 	if _, err := r.record(e, nil); err != nil {
 		t.Error(err)

@@ -176,7 +176,7 @@ func (o *diffOptions) files(ctx context.Context, a *app, images []unpack.TreeIma
 	defer p.end()
 	bounds := o.limits.options(unpack.Options{})
 	trees, err := unpack.ReadTrees(ctx, images, unpack.TreeOptions{
-		Jobs: a.g.parallel, Digests: true, Progress: p.report(), Limits: bounds.Limits, Window: bounds.Window,
+		Jobs: a.g.parallel, Digests: true, Progress: p.report(), Limits: bounds.Limits, Window: bounds.Window, Memory: bounds.Memory,
 	})
 	if err != nil {
 		return nil, err

@@ -128,7 +128,7 @@ func (o *exportOptions) exportTree(ctx context.Context, a *app, text string, out
 	p := a.startProgress("reading", img.Size())
 	defer p.end()
 	bounds := o.limits.options(unpack.Options{})
-	tree, err := unpack.ReadTree(ctx, f.Source, img, unpack.TreeOptions{Jobs: a.g.parallel, Progress: p.report(), Limits: bounds.Limits, Window: bounds.Window, Keep: o.paths})
+	tree, err := unpack.ReadTree(ctx, f.Source, img, unpack.TreeOptions{Jobs: a.g.parallel, Progress: p.report(), Limits: bounds.Limits, Window: bounds.Window, Memory: bounds.Memory, Keep: o.paths})
 	if err != nil {
 		return err
 	}

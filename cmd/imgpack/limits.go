@@ -35,7 +35,7 @@ var limits = []limit{
 	{layertar.LimitDuplicates, layertar.DefaultDuplicates, 0, false, "entries of a layer that replace earlier ones", func(o *unpack.Options) *int64 { return &o.Limits.Duplicates }},
 	{layertar.LimitSparse, layertar.DefaultSparse, 0, false, "times that a sparse file is larger than what is stored of it", func(o *unpack.Options) *int64 { return &o.Limits.Sparse }},
 	{layertar.LimitRatio, layertar.DefaultRatio, 0, false, "times that a layer is larger than its blob, from 1 GiB on", func(o *unpack.Options) *int64 { return &o.Limits.Ratio }},
-	{unpack.LimitMemory, unpack.DefaultMemory, 0, true, "bytes of memory for the names of directories and whiteouts, of all layers together", func(o *unpack.Options) *int64 { return &o.Memory }},
+	{unpack.LimitMemory, unpack.DefaultMemory, 0, true, "bytes of memory for directories, whiteouts and recorded owners of all layers; for entries in export and diff, there 128MiB", func(o *unpack.Options) *int64 { return &o.Memory }},
 	{limitWindow, codec.DefaultWindow, codec.MaxWindow, true, "bytes of memory that a zstd layer may ask for", func(o *unpack.Options) *int64 { return &o.Window }},
 }
 
