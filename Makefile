@@ -33,6 +33,8 @@ check:
 
 # The built binary against real registries, engines, runtimes and kernels.
 # Missing peers are skipped; IMGPACK_REQUIRE_PEERS=1 makes them a failure.
+# IMGPACK_VM=DIR adds kernels of Debian under systemd: it takes many minutes, and
+# 3 GB in DIR.
 integration:
 	PATH="$$PATH:$$(go env GOPATH)/bin" go test -tags integration -count=1 -timeout 40m ./integration/...
 
