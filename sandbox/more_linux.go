@@ -148,11 +148,8 @@ func (x *extra) run(ctx context.Context) (Status, error) {
 	for {
 		select {
 		case m := <-x.news:
-			switch {
-			case m.Error != nil:
-				return Status{}, m.Error.err()
-			case m.Exit != nil:
-				return *m.Exit, nil
+			if st, over, err := m.outcome(); over {
+				return st, err
 			}
 			restore()
 			started()
@@ -192,16 +189,24 @@ func (x *extra) last() (Status, error) {
 	for {
 		select {
 		case m := <-x.news:
-			switch {
-			case m.Error != nil:
-				return Status{}, m.Error.err()
-			case m.Exit != nil:
-				return *m.Exit, nil
+			if st, over, err := m.outcome(); over {
+				return st, err
 			}
 		default:
 			return killed, ErrEnded
 		}
 	}
+}
+
+// outcome is how a command has ended, if that is what m tells.
+func (m message) outcome() (st Status, over bool, err error) {
+	switch {
+	case m.Error != nil:
+		return Status{}, true, m.Error.err()
+	case m.Exit != nil:
+		return *m.Exit, true, nil
+	}
+	return Status{}, false, nil
 }
 
 // makeRoom lets process 1 have the threads that it may need to start a command,

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -70,62 +69,25 @@ type message struct {
 	Ready   bool       `json:",omitempty"` // only the command is left to start; wants a Go
 	Go      bool       `json:",omitempty"`
 	Started bool       `json:",omitempty"` // the command has been executed
-	Error   *wireError `json:",omitempty"`
+	Error   *WireError `json:",omitempty"`
 	Exit    *Status    `json:",omitempty"`
 }
 
-// wireError is a StartError or UnsupportedError on the wire. Errno survives,
-// so that errors.Is works on the caller's side.
-type wireError struct {
-	Step    string
-	Code    int
-	Text    string
-	Errno   int
-	Hint    string
-	Feature string // not empty: an UnsupportedError
-}
-
-// remoteError is an error of process 1 with its errno.
-type remoteError struct {
-	text  string
-	errno syscall.Errno
-}
-
-func (e *remoteError) Error() string { return e.text }
-
-func (e *remoteError) Unwrap() error {
-	if e.errno == 0 {
-		return nil
-	}
-	return e.errno
-}
-
-func toWire(err error) *wireError {
-	w := &wireError{Code: CodeStart, Text: err.Error()}
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		w.Errno = int(errno)
-	}
-	var un *UnsupportedError
-	var se *StartError
-	switch {
-	case errors.As(err, &un):
-		w.Feature, w.Hint = un.Feature, un.Hint
-		if un.Err != nil {
-			w.Text = un.Err.Error()
-		}
-	case errors.As(err, &se):
-		w.Step, w.Code, w.Text, w.Hint = se.Step, se.Code, se.Err.Error(), se.Hint
+// toWire makes a WireError of what went wrong in process 1.
+func toWire(err error) *WireError {
+	w := ToWire(err)
+	if w.Feature == "" && w.Code == 0 {
+		w.Code = CodeStart
 	}
 	return w
 }
 
-func (w *wireError) err() error {
-	cause := &remoteError{text: w.Text, errno: syscall.Errno(w.Errno)}
+// err is the error again; what setting is at fault, only the caller can see.
+func (w *WireError) err() error {
 	if w.Feature != "" {
-		return &UnsupportedError{Feature: w.Feature, Setting: usernsSetting(), Err: cause, Hint: w.Hint}
+		w.Setting = usernsSetting()
 	}
-	return &StartError{Step: w.Step, Code: w.Code, Err: cause, Hint: w.Hint}
+	return w.Err()
 }
 
 // streams is how many standard streams a command has.

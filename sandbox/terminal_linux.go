@@ -129,17 +129,9 @@ func (t *terminal) receive() error {
 	if err = errors.Join(cerr, err); err != nil {
 		return err
 	}
-	list, err := unix.ParseSocketControlMessage(rights[:n])
+	fds, err := parseRights(rights[:n])
 	if err != nil {
 		return err
-	}
-	var fds []int
-	for i := range list {
-		some, err := unix.ParseUnixRights(&list[i])
-		if err != nil {
-			return err
-		}
-		fds = append(fds, some...)
 	}
 	if len(fds) != 2 {
 		return io.ErrUnexpectedEOF

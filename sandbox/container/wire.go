@@ -49,72 +49,26 @@ type reply struct {
 // JSON may take six bytes for one.
 const maxMessage = maxConfig
 
-// wireError is an error of the other side. The types that callers branch on
-// survive, and the errno.
+// wireError is an error of the other side. Beside those that survive in a
+// sandbox.WireError, a StateError does.
 type wireError struct {
-	Text    string
-	Errno   int    `json:",omitempty"`
-	Step    string `json:",omitempty"`
-	Code    int    `json:",omitempty"` // not 0: a sandbox.StartError
-	Hint    string `json:",omitempty"`
-	Feature string `json:",omitempty"` // not empty: a sandbox.UnsupportedError
-	Setting string `json:",omitempty"`
-	Status  Status `json:",omitempty"` // not empty: a StateError, and Text its reason
-	Name    string `json:",omitempty"`
+	sandbox.WireError
+	Status Status `json:",omitempty"` // not empty: a StateError, and Text its reason
+	Name   string `json:",omitempty"`
 }
 
 func toWire(err error) *wireError {
-	w := &wireError{Text: err.Error()}
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		w.Errno = int(errno)
+	if state, ok := errors.AsType[*StateError](err); ok {
+		return &wireError{sandbox.WireError{Text: state.Reason}, state.Status, state.Name}
 	}
-	var un *sandbox.UnsupportedError
-	var start *sandbox.StartError
-	var state *StateError
-	switch {
-	case errors.As(err, &un):
-		w.Feature, w.Setting, w.Hint, w.Text = un.Feature, un.Setting, un.Hint, ""
-		if un.Err != nil {
-			w.Text = un.Err.Error()
-		}
-	case errors.As(err, &start):
-		w.Step, w.Code, w.Hint, w.Text = start.Step, start.Code, start.Hint, start.Err.Error()
-	case errors.As(err, &state):
-		w.Status, w.Name, w.Text = state.Status, state.Name, state.Reason
-	}
-	return w
-}
-
-// remoteError is an error of the other side with its errno.
-type remoteError struct {
-	text  string
-	errno syscall.Errno
-}
-
-func (e *remoteError) Error() string { return e.text }
-
-func (e *remoteError) Unwrap() error {
-	if e.errno == 0 {
-		return nil
-	}
-	return e.errno
+	return &wireError{WireError: *sandbox.ToWire(err)}
 }
 
 func (w *wireError) err() error {
-	var cause error
-	if w.Text != "" {
-		cause = &remoteError{w.Text, syscall.Errno(w.Errno)}
-	}
-	switch {
-	case w.Feature != "":
-		return &sandbox.UnsupportedError{Feature: w.Feature, Setting: w.Setting, Err: cause, Hint: w.Hint}
-	case w.Code != 0:
-		return &sandbox.StartError{Step: w.Step, Code: w.Code, Err: cause, Hint: w.Hint}
-	case w.Status != "":
+	if w.Status != "" {
 		return &StateError{w.Name, w.Status, w.Text}
 	}
-	return cause
+	return w.Err()
 }
 
 // sendRequest sends a request and files along with it.
