@@ -142,11 +142,11 @@ var codeOrder = [NumCode]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 1
 // lengths.
 func RunExtra(symbol uint8) uint {
 	switch symbol {
-	case 16:
+	case Repeat:
 		return 2
-	case 17:
+	case Zeros:
 		return 3
-	case 18:
+	case ManyZeros:
 		return 7
 	}
 	return 0

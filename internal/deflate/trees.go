@@ -114,12 +114,12 @@ func run(lengths []uint8, n int, symbol uint8, extra int) (int, error) {
 	var value uint8
 	count := extra + 3
 	switch symbol {
-	case 16:
+	case Repeat:
 		if n == 0 {
 			return 0, fmt.Errorf("%w: a length is repeated before the first", ErrFormat)
 		}
 		value = lengths[n-1]
-	case 18:
+	case ManyZeros:
 		count = extra + 11
 	}
 	if count > len(lengths)-n {

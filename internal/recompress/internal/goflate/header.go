@@ -80,12 +80,13 @@ func (w *writer) trees(t *deflate.Trees) int {
 	var all [deflate.NumLit + deflate.NumDist]uint8
 	n := copy(all[:], t.Lit[:t.NumLit])
 	n += copy(all[n:], t.Dist[:t.NumDist])
-	runs(t, &often, all[:n])
-	w.lengths(t.Code[:], often[:], deflate.MaxCode)
-	t.NumCode = deflate.NumCode
-	for t.NumCode > 4 && often[codeOrder[t.NumCode-1]] == 0 {
-		t.NumCode--
+	t.NumRuns = 0
+	t.AddLongestRuns(all[:n])
+	for _, r := range t.Runs[:t.NumRuns] {
+		often[uint8(r)]++
 	}
+	w.lengths(t.Code[:], often[:], deflate.MaxCode)
+	t.CutCode()
 
 	size := 3 + 5 + 5 + 4 + 3*t.NumCode
 	for s, n := range often {
@@ -107,47 +108,4 @@ func used(often []uint32) int {
 		n--
 	}
 	return n
-}
-
-var codeOrder = [deflate.NumCode]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}
-
-// Symbols of the code for code lengths.
-const (
-	again     = 16 // the last, 3 to 6 times
-	zeros     = 17 // 3 to 10
-	manyZeros = 18 // 11 to 138
-)
-
-// runs writes down code lengths as the encoder does, and counts the symbols
-// that takes.
-func runs(t *deflate.Trees, often *[deflate.NumCode]uint32, lengths []uint8) {
-	put := func(symbol uint8, extra int) {
-		t.Runs[t.NumRuns] = uint16(symbol) | uint16(extra)<<8
-		t.NumRuns++
-		often[symbol]++
-	}
-	for i := 0; i < len(lengths); {
-		l, n := lengths[i], 1
-		for i+n < len(lengths) && lengths[i+n] == l {
-			n++
-		}
-		i += n
-		if l != 0 {
-			put(l, 0)
-			for n--; n >= 3; n -= min(n, 6) {
-				put(again, min(n, 6)-3)
-			}
-		} else {
-			for ; n >= 11; n -= min(n, 138) {
-				put(manyZeros, min(n, 138)-11)
-			}
-			if n >= 3 {
-				put(zeros, n-3)
-				n = 0
-			}
-		}
-		for ; n > 0; n-- {
-			put(l, 0)
-		}
-	}
 }

@@ -81,9 +81,6 @@ func (b *builder) merge(sorted []uint32, limit int) {
 	}
 }
 
-// codeOrder is the order in which the code for code lengths is written.
-var codeOrder = [numCode]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}
-
 // trees writes down codes of lits and dists symbols as the encoder does, and
 // returns the length of the header in bits.
 func (b *builder) trees(t *deflate.Trees, lit, dist []uint8) int {
@@ -93,54 +90,17 @@ func (b *builder) trees(t *deflate.Trees, lit, dist []uint8) int {
 	var all [numLit + numDist]uint8
 	n := copy(all[:], lit)
 	n += copy(all[n:], dist)
-	runs(t, all[:n])
+	t.NumRuns = 0
+	t.AddLongestRuns(all[:n])
 	var weight [numCode]uint16
 	for _, r := range t.Runs[:t.NumRuns] {
 		weight[uint8(r)]++
 	}
 	b.lengths(t.Code[:], weight[:], deflate.MaxCode)
-	t.NumCode = numCode
-	for t.NumCode > 4 && weight[codeOrder[t.NumCode-1]] == 0 {
-		t.NumCode--
-	}
+	t.CutCode()
 	size := 3 + 5 + 5 + 4 + 3*t.NumCode
 	for s, w := range weight {
 		size += int(w) * (int(t.Code[s]) + int(deflate.RunExtra(uint8(s))))
 	}
 	return size
-}
-
-// runs writes lengths as symbols of the code for code lengths: the longest run
-// that is possible first.
-func runs(t *deflate.Trees, lengths []uint8) {
-	t.NumRuns = 0
-	put := func(symbol uint8, extra int) {
-		t.Runs[t.NumRuns] = uint16(symbol) | uint16(extra)<<8
-		t.NumRuns++
-	}
-	for len(lengths) > 0 {
-		v, count := lengths[0], 1
-		for count < len(lengths) && lengths[count] == v {
-			count++
-		}
-		lengths = lengths[count:]
-		if v != 0 {
-			put(v, 0)
-			count--
-			for ; count >= 3; count -= min(6, count) {
-				put(16, min(6, count)-3)
-			}
-		} else {
-			for ; count >= 11; count -= min(138, count) {
-				put(18, min(138, count)-11)
-			}
-			if count >= 3 {
-				put(17, count-3)
-				count = 0
-			}
-		}
-		for ; count > 0; count-- {
-			put(v, 0)
-		}
-	}
 }

@@ -2,16 +2,7 @@ package zlibflate
 
 import "github.com/imgpack/imgpack/internal/deflate"
 
-// order in which the lengths of the code for code lengths are written (RFC 1951,
-// section 3.2.7).
-var order = [deflate.NumCode]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}
-
-const (
-	repeat    = 16 // the last length, 3 to 6 times
-	zeros     = 17 // 3 to 10 times
-	manyZeros = 18 // 11 to 138 times
-	maxNodes  = 2*deflate.MaxLit + 1
-)
+const maxNodes = 2*deflate.MaxLit + 1
 
 // trees builds Huffman codes as these encoders do. Which of many codes of the
 // same total length it is hangs on the order in which a heap gives nodes of the
@@ -65,9 +56,7 @@ func (b *trees) header(h *deflate.Header, tokens []deflate.Token, stored int) {
 	runs(t, t.Dist[:t.NumDist], &counts)
 	fixed := b.fixed
 	b.build(t.Code[:], counts[:], runExtra[:], noFixed[:], deflate.MaxCode)
-	for t.NumCode = deflate.NumCode; t.NumCode > 4 && t.Code[order[t.NumCode-1]] == 0; {
-		t.NumCode--
-	}
+	t.CutCode()
 	b.best += 3*t.NumCode + 5 + 5 + 4
 
 	dynamicBytes, fixedBytes := (b.best+3+7)>>3, (fixed+3+7)>>3
@@ -217,8 +206,7 @@ func (b *trees) assign(symbols int, extra, fixed []uint8, longest int) {
 // runs appends how lengths are written, and counts the symbols used.
 func runs(t *deflate.Trees, lengths []uint8, counts *[deflate.NumCode]uint32) {
 	put := func(symbol uint8, extra int) {
-		t.Runs[t.NumRuns] = uint16(symbol) | uint16(extra)<<8
-		t.NumRuns++
+		t.AddRun(symbol, extra)
 		counts[symbol]++
 	}
 	before := -1
@@ -246,11 +234,11 @@ func runs(t *deflate.Trees, lengths []uint8, counts *[deflate.NumCode]uint32) {
 				put(l, 0)
 				n--
 			}
-			put(repeat, n-3)
+			put(deflate.Repeat, n-3)
 		case n <= 10:
-			put(zeros, n-3)
+			put(deflate.Zeros, n-3)
 		default:
-			put(manyZeros, n-11)
+			put(deflate.ManyZeros, n-11)
 		}
 		before = int(l)
 	}
