@@ -345,7 +345,7 @@ func (s *shaper) fill(path string) {
 // dropHollow is extractor's.
 func (s *shaper) dropHollow() {
 	for path := range s.whiteouts {
-		if n := s.root.at(path); n != nil && n.hollow {
+		if n := s.root.at(path); n != nil && n.hollow && !s.devices[path] {
 			s.root.at(parentOf(path)).set(baseOf(path), nil)
 		}
 	}
