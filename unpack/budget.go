@@ -51,7 +51,7 @@ const (
 	maxItems    = 64
 	// What is held of a directory, and of an owner, besides its path.
 	rememberCost = 200
-	ownerCost    = 100
+	ownerCost    = 150
 )
 
 // DefaultMemory bounds what is remembered of an image's layers until they are
