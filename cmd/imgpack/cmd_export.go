@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 	"github.com/imgpack/imgpack/sandbox/container"
@@ -224,17 +223,7 @@ func (o *exportOptions) exportContainer(ctx context.Context, a *app, c *containe
 // writeStream writes what can only be written in order, counting it.
 func (s *sink) writeStream(ctx context.Context, replace bool, n *int64, write func(io.Writer) error) error {
 	stream := func(_ context.Context, w io.Writer) error { return write(&countedWriter{w, n}) }
-	return s.write(ctx, writer{stream: stream, file: func(ctx context.Context, path string) error {
-		f, err := atomicfile.Create(path, replace)
-		if err != nil {
-			return err
-		}
-		defer f.Abort()
-		if err := stream(ctx, f); err != nil {
-			return err
-		}
-		return f.Commit()
-	}})
+	return s.write(ctx, writer{stream: stream, file: toFile(replace, stream)})
 }
 
 type countedWriter struct {

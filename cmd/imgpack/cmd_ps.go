@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -107,7 +106,7 @@ func (i psItem) Command() string {
 func (i psItem) CreatedAt() string { return i.Created.UTC().Format("2006-01-02 15:04:05 -0700 MST") }
 
 // RunningFor is how long ago that was.
-func (i psItem) RunningFor() string { return lasting(i.a.now().Sub(i.Created)) + " ago" }
+func (i psItem) RunningFor() string { return ago(i.a.now(), i.Created) }
 
 // Status is the state in docker's words.
 func (i psItem) Status() string {
@@ -130,34 +129,6 @@ func since(now time.Time, t *time.Time) time.Duration {
 		return 0
 	}
 	return now.Sub(*t)
-}
-
-// lasting is a time span in docker's words.
-func lasting(d time.Duration) string {
-	switch hours := int(d.Round(time.Hour).Hours()); {
-	case d < time.Second:
-		return "Less than a second"
-	case d < 2*time.Second:
-		return "1 second"
-	case d < time.Minute:
-		return strconv.Itoa(int(d.Seconds())) + " seconds"
-	case d < 2*time.Minute:
-		return "About a minute"
-	case d < time.Hour:
-		return strconv.Itoa(int(d.Minutes())) + " minutes"
-	case hours == 1:
-		return "About an hour"
-	case hours < 48:
-		return strconv.Itoa(hours) + " hours"
-	case hours < 24*7*2:
-		return strconv.Itoa(hours/24) + " days"
-	case hours < 24*30*2:
-		return strconv.Itoa(hours/24/7) + " weeks"
-	case hours < 24*365*2:
-		return strconv.Itoa(hours/24/30) + " months"
-	default:
-		return strconv.Itoa(hours/24/365) + " years"
-	}
 }
 
 func (o *psOptions) run(a *app) error {

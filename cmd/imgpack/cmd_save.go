@@ -15,7 +15,6 @@ import (
 
 	"github.com/imgpack/imgpack/archive"
 	"github.com/imgpack/imgpack/dedupe"
-	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/codec"
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
@@ -204,17 +203,7 @@ func (o *saveOptions) write(ctx context.Context, a *app, out *sink, tar *archive
 	stream := func(ctx context.Context, w io.Writer) error { return compressed(ctx, tar, w, options, format, level) }
 	file := func(ctx context.Context, path string) error { return tar.WriteFile(ctx, path, options) }
 	if format != codec.None {
-		file = func(ctx context.Context, path string) error {
-			f, err := atomicfile.Create(path, true)
-			if err != nil {
-				return err
-			}
-			defer f.Abort()
-			if err := stream(ctx, f); err != nil {
-				return err
-			}
-			return f.Commit()
-		}
+		file = toFile(true, stream)
 	}
 	return out.write(ctx, writer{file: file, stream: stream})
 }

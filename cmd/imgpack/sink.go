@@ -66,6 +66,21 @@ type writer struct {
 	stream func(ctx context.Context, w io.Writer) error
 }
 
+// toFile makes a file of a stream, whole or not at all.
+func toFile(replace bool, stream func(context.Context, io.Writer) error) func(context.Context, string) error {
+	return func(ctx context.Context, path string) error {
+		f, err := atomicfile.Create(path, replace)
+		if err != nil {
+			return err
+		}
+		defer f.Abort()
+		if err := stream(ctx, f); err != nil {
+			return err
+		}
+		return f.Commit()
+	}
+}
+
 func (s *sink) write(ctx context.Context, w writer) error {
 	if s.stream == nil {
 		return w.file(ctx, s.path)

@@ -122,31 +122,39 @@ func count(n int, noun string) string {
 	return strconv.Itoa(n) + " " + noun
 }
 
-// ago is how long ago t was, as docker says it; empty for a time not known.
+// ago is how long ago t was, as docker says it; "N/A" for a time not known.
 func ago(now, t time.Time) string {
 	if t.IsZero() || t.Unix() <= 0 {
 		return "N/A"
 	}
-	d := now.Sub(t)
-	switch days := int(d.Hours() / 24); {
+	return lasting(now.Sub(t)) + " ago"
+}
+
+// lasting is a time span in docker's words.
+func lasting(d time.Duration) string {
+	switch hours := int(d.Round(time.Hour).Hours()); {
+	case d < time.Second:
+		return "Less than a second"
+	case d < 2*time.Second:
+		return "1 second"
 	case d < time.Minute:
-		return "Less than a minute ago"
+		return strconv.Itoa(int(d.Seconds())) + " seconds"
 	case d < 2*time.Minute:
-		return "About a minute ago"
+		return "About a minute"
 	case d < time.Hour:
-		return strconv.Itoa(int(d.Minutes())) + " minutes ago"
-	case d < 90*time.Minute:
-		return "About an hour ago"
-	case d < 48*time.Hour:
-		return strconv.Itoa(int(d.Hours())) + " hours ago"
-	case days < 14:
-		return strconv.Itoa(days) + " days ago"
-	case days < 60:
-		return strconv.Itoa(days/7) + " weeks ago"
-	case days < 730:
-		return strconv.Itoa(days/30) + " months ago"
+		return strconv.Itoa(int(d.Minutes())) + " minutes"
+	case hours == 1:
+		return "About an hour"
+	case hours < 48:
+		return strconv.Itoa(hours) + " hours"
+	case hours < 24*7*2:
+		return strconv.Itoa(hours/24) + " days"
+	case hours < 24*30*2:
+		return strconv.Itoa(hours/24/7) + " weeks"
+	case hours < 24*365*2:
+		return strconv.Itoa(hours/24/30) + " months"
 	default:
-		return strconv.Itoa(days/365) + " years ago"
+		return strconv.Itoa(hours/24/365) + " years"
 	}
 }
 

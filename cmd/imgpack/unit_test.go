@@ -173,7 +173,7 @@ func TestSize(t *testing.T) {
 func TestAgo(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for d, want := range map[time.Duration]string{
-		time.Second: "Less than a minute ago", 5 * time.Minute: "5 minutes ago", 3 * time.Hour: "3 hours ago",
+		time.Second: "1 second ago", 5 * time.Minute: "5 minutes ago", 3 * time.Hour: "3 hours ago",
 		3 * 24 * time.Hour: "3 days ago", 21 * 24 * time.Hour: "3 weeks ago", 90 * 24 * time.Hour: "3 months ago", 1000 * 24 * time.Hour: "2 years ago",
 	} {
 		if got := ago(now, now.Add(-d)); got != want {
