@@ -217,6 +217,7 @@ func TestLimitsRefused(t *testing.T) {
 	g, err := cgroup.New(cgroup.Limits{Pids: 10})
 	if err == nil {
 		check(t, g.Remove())
+		needLimits(t, Limits{CPUSet: "0"})
 		s := im.spec("hello")
 		s.Limits.CPUSet = "4000"
 		wantStart(t, run(t, s), CodeStart, "not all of 4000 are there")
