@@ -23,12 +23,14 @@ test:
 	go test ./...
 
 # All that needs no peers: format, vet, staticcheck, race detector (where there
-# are goroutines), import rules, documents' examples, reproducible build.
+# are goroutines), import rules, documents' examples, a build for arm64,
+# reproducible build.
 check:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./... && go vet -tags integration ./integration/...
 	GOFLAGS=-tags=integration go run $(STATICCHECK) ./...
 	CGO_ENABLED=1 go test -race -short -timeout 30m -cover $$(go list ./... | grep -v -e /recompress/internal/ -e /internal/deflate$$)
+	GOARCH=arm64 go build -o /dev/null ./cmd/imgpack
 	@sh integration/reproducible.sh
 
 # The built binary against real registries, engines, runtimes and kernels.

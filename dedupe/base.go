@@ -132,19 +132,6 @@ func (b *Base) places(sum split.Sum, length int) []uint32 {
 	return b.bySum[from:to]
 }
 
-// find returns the first of places.
-func (b *Base) find(sum split.Sum, length int) (layer int, offset int64, ok bool) {
-	list := b.places(sum, length)
-	if len(list) == 0 {
-		return 0, 0, false
-	}
-	c := b.chunks[list[0]]
-	return int(c.layer), c.offset, true
-}
-
-// layer is the i-th layer of the base.
-func (b *Base) layer(i int) NeededLayer { return b.entries[i] }
-
 // hasLayer returns the place of the layer that has the diffID.
 func (b *Base) hasLayer(diffID digest.Digest) (i int, ok bool) {
 	i, ok = b.layerIn[diffID]
