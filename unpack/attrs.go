@@ -193,6 +193,9 @@ func atEntry(e *layertar.Entry, err error) error {
 		}
 		return err
 	}
+	if errors.Is(err, unix.EMLINK) {
+		return &layertar.Error{Kind: layertar.Limit, Entry: e.Name, Err: errors.New("more links than the file system takes")}
+	}
 	var path *fs.PathError
 	if errors.As(err, &path) {
 		err = path.Err

@@ -10,10 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/fixtures"
 	"github.com/imgpack/imgpack/internal/atomicfile"
+	"github.com/imgpack/imgpack/internal/layertar"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -195,5 +198,15 @@ func checkMessage(t testing.TB, what string, err error) {
 	}
 	if strings.Contains(text, "failed to") {
 		t.Errorf("%s: %s", what, text)
+	}
+}
+
+// How many names a file may have is the file system's: ext4 stops at 65000,
+// where others go on.
+func TestTooManyLinks(t *testing.T) {
+	e := &layertar.Entry{Name: "h", Kind: layertar.Hardlink}
+	err := (&job{img: &manifests.Image{}}).fail(manifests.Layer{Blob: ocispec.Descriptor{Digest: digest.FromString("")}}, atEntry(e, unix.EMLINK))
+	if !fixtures.Matches(err, manifests.KindLimit) || !strings.Contains(err.Error(), `entry "h"`) {
+		t.Error(err)
 	}
 }
