@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/imgpack/imgpack/internal/recompress/model"
@@ -134,19 +133,6 @@ func against(t testing.TB, s model.Spec, stream []byte) (n misses, size int) {
 	return n, len(data)
 }
 
-// inParts is like against, but for parts that begin anew.
-func inParts(t testing.TB, s model.Spec, stream []byte, size int) (n misses, parts int) {
-	t.Helper()
-	data, blocks, members := takeApart(t, stream, false)
-	m := s.New()
-	for _, r := range runsOf(blocks, members, s.Restarts) {
-		more, p := cut(t, m, data, r, size)
-		n.add(more)
-		parts += p
-	}
-	return n, parts
-}
-
 // TestTools compares models with what they model.
 func TestTools(t *testing.T) {
 	paths := files(t, names())
@@ -156,25 +142,6 @@ func TestTools(t *testing.T) {
 			if n, _ := against(t, s, tool.make(t, paths...)); n.tokens+n.headers > 0 {
 				t.Errorf("%d of %d tokens, %d headers", n.tokens, n.of, n.headers)
 			}
-		})
-	}
-}
-
-// TestCorpus measures over a file named in the environment, for people.
-func TestCorpus(t *testing.T) {
-	name := os.Getenv("ZLIBFLATE_CORPUS")
-	if name == "" {
-		t.Skip("no corpus is named")
-	}
-	for _, tool := range tools(t) {
-		if only := os.Getenv("ZLIBFLATE_ONLY"); only != "" && !strings.HasPrefix(tool.name, only) {
-			continue
-		}
-		t.Run(tool.name, func(t *testing.T) {
-			stream := tool.make(t, name)
-			n, _ := against(t, specOf(t, tool.id), stream)
-			p, parts := inParts(t, specOf(t, tool.id), stream, 1<<20)
-			t.Logf("%s: %d bytes, %d of %d tokens, %d headers missed; in %d parts %d tokens, %d headers", tool.name, len(stream), n.tokens, n.of, n.headers, parts, p.tokens, p.headers)
 		})
 	}
 }
