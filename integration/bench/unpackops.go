@@ -2,43 +2,59 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 )
 
 // Scripts of -unpack see the file system that is unpacked to as $FS, and what
 // is unpacked as $LAYERS (files), $IMAGE and $FILE (names) of one image, $NAMES
-// and $FILES of all.
+// and $FILES of all, $INPUTS and $ARCHIVED as our command takes them.
 const (
 	// endFS ends a docker daemon that has its data there, too.
 	endFS = `if [ -e docker.pid ]; then kill $(cat docker.pid); while [ -e docker.pid ]; do sleep 0.1; done; fi
 		umount -q $FS/podman/overlay $FS/skopeo/overlay $FS/docker/overlay2 $FS/docker 2>/dev/null; umount -q $FS || ! mountpoint -q $FS`
-	newExt4 = endFS + ` && rm -f fs.img && truncate -s 64G fs.img && mkfs.ext4 -q -F fs.img && mount -o loop,noinit_itable fs.img $FS`
-	newShm  = `rm -rf $FS/*`
-	cold    = ` && sync && echo 1 >/proc/sys/vm/drop_caches`
-	daemon  = `; echo {} >docker.json; dockerd --config-file=$PWD/docker.json --data-root=$FS/docker --exec-root=$PWD/docker.exec --pidfile=$PWD/docker.pid --storage-driver=overlay2 \
+	// newExt4 lets the loop device pass by the page cache, as a disk's would:
+	// otherwise every byte is copied, kept and written back twice.
+	newExt4 = endFS + ` && rm -f fs.img && truncate -s 64G fs.img && mkfs.ext4 -q -F fs.img &&
+		L=$(losetup --direct-io=on -f --show fs.img || losetup -f --show fs.img) && mount -o noinit_itable $L $FS && losetup -d $L`
+	newShm = `rm -rf $FS/*`
+	cold   = ` && sync && echo 1 >/proc/sys/vm/drop_caches`
+	daemon = `; echo {} >docker.json; dockerd --config-file=$PWD/docker.json --data-root=$FS/docker --exec-root=$PWD/docker.exec --pidfile=$PWD/docker.pid --storage-driver=overlay2 \
 		--iptables=false --ip6tables=false --bridge=none --ip-masq=false -H unix://$PWD/docker.sock >docker.log 2>&1 &
 		for i in $(seq 300); do docker -H unix://$PWD/docker.sock version >/dev/null 2>&1 && exit 0; sleep 0.1; done; exit 1`
-
 	forceFS = ` && sync -f $FS`
+
+	// What all.tar holds, and what is in the page cache before each run.
+	oneArchive = ` && { [ -e all.tar ] || $IMGPACK -q save -o all.tar $ARCHIVED; }`
+	plainFiles = oneArchive + ` && { [ -e plain ] || { mkdir plain && tar -xf all.tar -C plain; }; } && cat plain/blobs/sha256/* >/dev/null`
+	readLayout = ` && cat $CORPUS/blobs/sha256/* >/dev/null`
+	readFiles  = ` && cat $ARCHIVES/*.tar >/dev/null`
+	readOne    = oneArchive + ` && cat all.tar >/dev/null`
 
 	ourLayers  = `$IMGPACK -q unpack --as layers oci:$CORPUS:$IMAGE $FS/out >/dev/null`
 	ourRootfs  = `$IMGPACK -q unpack oci:$CORPUS:$IMAGE $FS/out >/dev/null`
 	intoStore  = `$SELF -unpack-into $FS/store $CORPUS `
+	allLayers  = `$IMGPACK -q unpack --as layers %s $FS/out >/dev/null`
+	plainTars  = `for l in plain/blobs/sha256/*; do [ "$(head -c 1 $l)" = "{" ] && continue; mkdir -p $FS/out/$l && tar -xpf $l -C $FS/out/$l || exit 1; done`
 	igzipTar   = `mkdir $FS/out && for l in $LAYERS; do igzip -dc <$l | tar -xp -C $FS/out || exit 1; done`
 	pigzTar    = `mkdir $FS/out && for l in $LAYERS; do pigz -dc <$l | tar -xp -C $FS/out || exit 1; done`
 	umociEach  = `for f in %s; do umoci --log=error unpack --image oci:$f $FS/$f || exit 1; done`
 	skopeoEach = `for f in %s; do skopeo --policy $POLICY copy -q oci:oci:$f "containers-storage:[overlay@$FS/skopeo+$PWD/skopeo.run]$f" || exit 1; done`
 	podmanEach = `for f in %s; do podman --root $FS/podman --runroot $PWD/podman.run --storage-driver overlay load -q -i $ARCHIVES/$f.tar >/dev/null 2>&1 || exit 1; done`
+	podmanOne  = `podman --root $FS/podman --runroot $PWD/podman.run --storage-driver overlay load -q -i all.tar >/dev/null 2>&1`
+	dockerOne  = `docker -H unix://$PWD/docker.sock load -q -i all.tar >/dev/null`
 	dockerEach = `for f in %s; do docker -H unix://$PWD/docker.sock load -q -i $ARCHIVES/$f.tar >/dev/null || exit 1; done`
 )
 
 func (u *unpacking) env(fs string) []string {
-	var names, files []string
+	var names, files, inputs, archived []string
 	for _, i := range u.images {
 		names, files = append(names, i.name), append(files, i.file)
+		inputs, archived = append(inputs, "oci:"+u.corpus+":"+i.name), append(archived, "docker-archive:"+filepath.Join(u.archives, i.file+".tar"))
 	}
 	return []string{"FS=" + fs, "SELF=" + u.self, "LAYERS=" + strings.Join(u.many.layers, " "), "IMAGE=" + u.many.name, "FILE=" + u.many.file,
-		"NAMES=" + strings.Join(names, " "), "FILES=" + strings.Join(files, " "), "FLAT=" + u.flat, "PLAIN=" + u.plain, "ARCHIVES=" + u.archives}
+		"NAMES=" + strings.Join(names, " "), "FILES=" + strings.Join(files, " "), "FLAT=" + u.flat, "PLAIN=" + u.plain, "ARCHIVES=" + u.archives,
+		"INPUTS=" + strings.Join(inputs, " "), "ARCHIVED=" + strings.Join(archived, " ")}
 }
 
 // place is where to unpack to, and in what state.
@@ -90,35 +106,50 @@ func (u *unpacking) fromDisk(p place) operation {
 // engines are what takes long; once each.
 func (u *unpacking) engines(p place) operation {
 	return operation{name: u.many.name + " by engines, " + p.name, env: u.env(p.fs), once: true,
-		contenders: append([]contender{p.in("imgpack unpack --as layers", u.bin, ourLayers)}, u.peers(p, "$FILE", true)...)}
+		contenders: append([]contender{p.in("imgpack unpack --as layers", u.bin, ourLayers)}, u.peers(p)...)}
 }
 
+// allImages are in the page cache, as an OCI layout, as docker archives of one
+// image each, and as one of all.
 func (u *unpacking) allImages(p place) operation {
-	return operation{name: fmt.Sprintf("all %d images into an empty store, %s", len(u.images), p.name), env: u.env(p.fs), once: true,
-		contenders: append([]contender{p.in("imgpack (the layers that run uses)", u.bin, intoStore+`$NAMES`)}, append(u.ourArchives(p), u.peers(p, "$FILES", false)...)...)}
-}
-
-// ourArchives is imgpack with what docker and podman load: layers that are not
-// compressed.
-func (u *unpacking) ourArchives(p place) []contender {
-	if u.archives == "" {
-		return nil
+	warm := func(read string) place { return place{p.name, p.fs, p.reset + read} }
+	all := func(inputs string) string { return strings.Replace(allLayers, "%s", inputs, 1) }
+	layout, files, one := warm(readLayout), warm(readFiles), warm(readOne)
+	contenders := []contender{
+		layout.in("imgpack unpack --as layers", u.bin, all("$INPUTS")),
+		layout.in("imgpack (the layers that run uses), one after another", u.bin, intoStore+`$NAMES`),
 	}
-	return []contender{p.in("imgpack, from the docker archives", u.bin, `$SELF -unpack-into $FS/store $(for f in $FILES; do echo $ARCHIVES/$f.tar; done)`)}
+	if u.archives != "" {
+		contenders = append(contenders,
+			files.in("imgpack unpack --as layers, docker archives", u.bin, all("$ARCHIVED")),
+			one.in("imgpack unpack --as layers, one docker archive", u.bin, all("docker-archive:all.tar")),
+			files.in("imgpack (the layers that run uses), docker archives one after another", u.bin, `$SELF -unpack-into $FS/store $(for f in $FILES; do echo $ARCHIVES/$f.tar; done)`),
+			warm(plainFiles).in("tar -xp of all layers, and sync", "tar", plainTars+forceFS))
+		contenders = append(contenders, loaders(files, "", each(podmanEach, "$FILES"), each(dockerEach, "$FILES"))...)
+		contenders = append(contenders, loaders(one, " of one archive", podmanOne+forceFS, dockerOne+forceFS)...)
+	}
+	return operation{name: fmt.Sprintf("all %d images into an empty store, %s", len(u.images), p.name), env: u.env(p.fs), once: true, contenders: contenders}
 }
 
-func (u *unpacking) peers(p place, files string, skopeo bool) []contender {
-	each := func(script string) string { return strings.Replace(script, "%s", files, 1) + forceFS }
-	all := []contender{p.in("umoci unpack, and sync", "umoci", each(umociEach))}
-	if skopeo {
-		all = append(all, p.in("skopeo copy to containers-storage, and sync", "skopeo", each(skopeoEach)))
+// each is a script for each of some files, all of it forced to disk.
+func each(script, files string) string { return strings.Replace(script, "%s", files, 1) + forceFS }
+
+// loaders are the engines that load docker archives.
+func loaders(p place, what, podman, docker string) []contender {
+	load := p.in("docker load"+what+", and sync (CPU without the daemon's)", "dockerd", docker)
+	load.reset += daemon
+	return []contender{p.in("podman load"+what+", and sync", "podman", podman), load}
+}
+
+func (u *unpacking) peers(p place) []contender {
+	all := []contender{
+		p.in("umoci unpack, and sync", "umoci", each(umociEach, "$FILE")),
+		p.in("skopeo copy to containers-storage, and sync", "skopeo", each(skopeoEach, "$FILE")),
 	}
 	if u.archives == "" {
 		return all
 	}
-	load := p.in("docker load, and sync (CPU without the daemon's)", "dockerd", each(dockerEach))
-	load.reset += daemon
-	return append(all, p.in("podman load, and sync", "podman", each(podmanEach)), load)
+	return append(all, loaders(p, "", each(podmanEach, "$FILE"), each(dockerEach, "$FILE"))...)
 }
 
 // shared measures an image of which a layer is there already.
