@@ -132,7 +132,7 @@ func (b *budget) syncEarly() {
 func (b *budget) forget(dirs map[string]*attrs) {
 	for path, a := range dirs {
 		if path != "." && !a.implied {
-			b.held.Add(-int64(len(path)) - rememberCost)
+			b.held.Add(-int64(len(path)+xattrBytes(a.xattrs)) - rememberCost)
 		}
 	}
 }

@@ -210,3 +210,21 @@ func TestTooManyLinks(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A layer that is not the tar of its diffID is found out though another layer,
+// which is, has the same.
+func TestBorrowedDiffID(t *testing.T) {
+	b := fixtures.NewBlobs()
+	one := fixtures.LayerSpec{Files: []fixtures.File{{Name: "one"}}}
+	_, diffID := b.Layer(one, false)
+	desc := b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{one, {Files: []fixtures.File{{Name: "other"}}}}})
+	img := load(t, b, fixtures.Root("", desc))
+	img.Layers[1].DiffID = diffID
+	_, _, err := NewLayerStore(t.TempDir()+"/store").Unpack(context.Background(), b, img, Options{})
+	_, terr := ReadTree(context.Background(), b, img, TreeOptions{})
+	for what, err := range map[string]error{"store": err, "tree": terr} {
+		if !fixtures.Matches(err, manifests.KindDiffID) || !strings.Contains(err.Error(), "layer 2 of 2") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

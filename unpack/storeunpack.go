@@ -121,7 +121,8 @@ type staged struct {
 	dir   string // where it is now
 	final string // its place, relative to the store
 	isNew bool
-	told  bool // in an image's result, as new
+	blob  digest.Digest // that a new layer is made of
+	told  bool          // in an image's result, as new
 	meta  *layerMeta
 }
 
@@ -161,6 +162,7 @@ func (u *unpacking) run(ctx context.Context) error {
 func (u *unpacking) extract(ctx context.Context) error {
 	var todo []stagedLayer
 	var missing []manifests.Layer // of todo
+	var claimed []stagedLayer     // layers of diffIDs that others have too, but by other blobs
 	for _, c := range u.images {
 		c.layers = make([]*staged, len(c.img.Layers))
 		for i, l := range c.img.Layers {
@@ -170,8 +172,12 @@ func (u *unpacking) extract(ctx context.Context) error {
 				u.layers[l.DiffID] = st
 				if err := u.store.find(st); err != nil {
 					u.stage(st, "layer")
+					st.blob = l.Blob.Digest
 					todo, missing = append(todo, stagedLayer{st, c, i}), append(missing, l)
 				}
+			}
+			if st.isNew && st.blob != l.Blob.Digest {
+				claimed = append(claimed, stagedLayer{st, c, i})
 			}
 			c.layers[i] = st
 		}
@@ -189,6 +195,9 @@ func (u *unpacking) extract(ctx context.Context) error {
 			j.progress = u.options.Progress
 			return l.of.blame(j.stage(gctx, l.staged))
 		})
+	}
+	for _, l := range claimed {
+		group.Go(func() error { return l.of.blame(l.of.job(l.index).proveAll(gctx)) })
 	}
 	if err := group.Wait(); err != nil {
 		return err

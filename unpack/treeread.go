@@ -40,13 +40,18 @@ func readLayers(ctx context.Context, images []TreeImage, o TreeOptions) (map[dig
 	var memory atomic.Int64
 	var readers []*treeReader
 	known := map[digest.Digest]*treeReader{}
+	var claimed []*job // layers of diffIDs that others have too, but by other blobs
 	for _, im := range images {
 		for i, l := range im.Image.Layers {
-			if known[l.DiffID] != nil {
+			j := job{src: im.Source, img: im.Image, index: i, options: o.bounds()}
+			if r := known[l.DiffID]; r != nil {
+				if r.blob() != j.blob() {
+					claimed = append(claimed, &j)
+				}
 				continue
 			}
-			r := &treeReader{digests: o.Digests, keeper: keeper, memory: &memory,
-				job: job{src: im.Source, img: im.Image, index: i, options: o.bounds(), progress: o.Progress}}
+			j.progress = o.Progress
+			r := &treeReader{digests: o.Digests, keeper: keeper, memory: &memory, job: j}
 			known[l.DiffID] = r
 			readers = append(readers, r)
 		}
@@ -55,6 +60,9 @@ func readLayers(ctx context.Context, images []TreeImage, o TreeOptions) (map[dig
 	group.SetLimit(Options{Jobs: o.Jobs}.jobs())
 	for _, r := range readers {
 		group.Go(func() error { return r.read(gctx) })
+	}
+	for _, j := range claimed {
+		group.Go(func() error { return j.proveAll(gctx) })
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
@@ -87,6 +95,13 @@ func (t *treeReader) read(ctx context.Context) error {
 		return err
 	})
 }
+
+// proveAll reads the layer for nothing but its digests.
+func (j *job) proveAll(ctx context.Context) error {
+	return j.each(ctx, func(*layertar.Entry, io.Reader) error { return nil })
+}
+
+func (j *job) blob() digest.Digest { return j.img.Layers[j.index].Blob.Digest }
 
 // each opens the layer, gives every entry of it to visit, and proves its
 // digests.
