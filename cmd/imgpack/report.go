@@ -76,6 +76,8 @@ func describe(err error, code int) errorDoc {
 	}
 	if content, ok := errors.AsType[*manifests.ContentError](err); ok {
 		e.Fault = string(content.Kind)
+	} else if isMissingBlob(err) {
+		e.Fault = string(manifests.KindMissing)
 	}
 	if f, ok := errors.AsType[*failure](err); ok {
 		e.Op, e.Subject, e.Kept = f.Op, f.Subject, f.Kept
