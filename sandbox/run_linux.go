@@ -37,16 +37,18 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 	if explain == nil {
 		explain = func(string) {}
 	}
-	if dir, err := p.makeRunDir(&s); err != nil {
+	dir, err := p.makeRunDir(&s)
+	if err != nil {
 		return Status{}, &StartError{Step: "prepare state directory", Code: CodeStart, Err: err}
-	} else if dir != nil {
+	}
+	if dir != nil {
 		defer func() {
 			if rerr := dir.remove(); rerr != nil {
 				err = errors.Join(err, rerr)
 			}
 		}()
 	}
-	b := &box{plan: p, explain: explain, limits: s.Limits, told: s.Started, life: newLife(p)}
+	b := &box{plan: p, explain: explain, limits: s.Limits, told: s.Started, life: newLife(p), dir: dir}
 	b.takeAhead(s.Ahead)
 	defer func() {
 		if b.waiting {
@@ -58,9 +60,6 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 	}
 	defer b.io.close()
 
-	// The parent-death signal is tied to the thread that starts the child.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer b.closeSources()
 	if err := b.openSources(); err != nil {
 		return Status{}, err
@@ -85,6 +84,9 @@ func Run(ctx context.Context, s Spec) (st Status, err error) {
 // run makes one attempt.
 func (b *box) run(ctx context.Context, signals <-chan os.Signal) (Status, error) {
 	if !b.waiting {
+		// The parent-death signal is tied to the thread that starts the child.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		if err := b.start(); err != nil {
 			return Status{}, err
 		}
@@ -118,6 +120,7 @@ type box struct {
 	waiting bool          // process 1 was started ahead, and has no plan yet
 	told    func(*Process)
 	life    *life
+	dir     *runDir // nil: there is none
 }
 
 // start brings up process 1.
@@ -258,6 +261,7 @@ func (b *box) listen(news chan<- message) (out outcome) {
 			out = outcome{err: m.Error.err(), settled: true}
 		case m.Exit != nil:
 			out = outcome{status: *m.Exit, settled: true}
+			b.dir.hurry()
 		}
 	}
 }

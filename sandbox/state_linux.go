@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -22,9 +23,10 @@ const runPrefix = "run-"
 // runDir is the place of one run's upper directory. Whoever holds the lock on
 // it is alive.
 type runDir struct {
-	path  string
-	state *os.Root // nil: it is kept
-	lock  *os.File
+	path    string
+	state   *os.Root // nil: it is kept
+	lock    *os.File
+	hurried sync.WaitGroup
 }
 
 // makeRunDir makes the directory for the changes of this run, or takes the one
@@ -137,10 +139,20 @@ func newRunDir(state string) (_ *runDir, err error) {
 
 func (d *runDir) name() string { return filepath.Base(d.path) }
 
+// hurry removes what can be removed already while process 1 ends, which takes
+// the kernel longer. The command has ended, and what else there is of the
+// sandbox is killed.
+func (d *runDir) hurry() {
+	if d != nil && d.state != nil {
+		d.hurried.Go(func() { _ = d.state.RemoveAll(d.name()) }) // remove comes later
+	}
+}
+
 func (d *runDir) remove() error {
 	if d.state == nil {
 		return d.lock.Close()
 	}
+	d.hurried.Wait()
 	err := RemoveTree(d.state, d.name())
 	return errors.Join(err, d.lock.Close(), d.state.Close())
 }
