@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"encoding/json"
 	"runtime"
 	"slices"
 	"sync"
@@ -34,6 +35,7 @@ func Prepare(s Spec) *Ahead {
 	go func() {
 		if begun != nil {
 			defer begun.Release()
+			warm()
 			if a.adopt(&s, begun) {
 				close(a.ready)
 				<-a.release
@@ -50,6 +52,13 @@ func Prepare(s Spec) *Ahead {
 	return a
 }
 
+// warm does what Run does in any case and what takes its time once: the filter
+// of system calls, and what package json finds out of a plan.
+func warm() {
+	_, _ = usualFilter()
+	_, _ = json.Marshal(&plan{})
+}
+
 // adopt takes a process 1 that was started even earlier, if it is as s wants
 // it, and ends it otherwise.
 func (a *Ahead) adopt(s *Spec, begun *early.Begun) bool {
@@ -60,7 +69,7 @@ func (a *Ahead) adopt(s *Spec, begun *early.Begun) bool {
 		return false
 	}
 	b.adopt(proc, early.ReadOnlyMount)
-	if p := b.plan; err != nil || p.Single || p.Remap || p.Keep || cloneFlags(p) != early.Usual {
+	if p := b.plan; err != nil || p.Single || p.Remap || p.Keep || cloneFlags(p) != early.Usual || binds(s.Mounts) {
 		b.abandon()
 		return false
 	}
@@ -77,6 +86,12 @@ func (a *Ahead) start(s *Spec) error {
 		cgroup.Settle()
 	}
 	return a.box.start()
+}
+
+// binds says whether any of mounts is a Bind. Its source may have to be found in
+// process 1's own mount namespace, before anything is mounted there.
+func binds(mounts []Mount) bool {
+	return slices.ContainsFunc(mounts, func(m Mount) bool { return m.Type == Bind })
 }
 
 // aheadPlan is what of the plan decides on how process 1 is started.
@@ -118,7 +133,7 @@ func (a *Ahead) take() bool {
 func (b *box) takeAhead(a *Ahead) {
 	switch {
 	case !a.take():
-	case a.box.plan.startsLike(b.plan):
+	case a.box.plan.startsLike(b.plan) && !(a.early && b.plan.binds() > 0):
 		b.proc, b.ctl, b.how, b.waiting = a.box.proc, a.box.ctl, a.box.how, true
 	default:
 		a.box.abandon()

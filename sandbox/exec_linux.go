@@ -104,6 +104,7 @@ func setAction(sig unix.Signal, act, old *sigaction) {
 
 // passOn gives the command what is sent to process 1 inside, as small reapers
 // do: in other runtimes the command is process 1.
+// It returns when it has the handlers, before which no further command is started.
 func (k *keeper) passOn() {
 	signals := make(chan os.Signal, 16)
 	for i, sig := range forInit {
@@ -112,9 +113,11 @@ func (k *keeper) passOn() {
 			setAction(sig, &handlers[i], nil)
 		}
 	}
-	for sig := range signals {
-		k.signal(0, sig.(unix.Signal))
-	}
+	go func() {
+		for sig := range signals {
+			k.signal(0, sig.(unix.Signal))
+		}
+	}()
 }
 
 // signal passes a signal on; whom it is for may have just ended.
@@ -243,9 +246,6 @@ func (s *setup) anotherTerminal(size Size, socket int) error {
 // reap waits for every process that is left to process 1, until the command
 // itself has ended. When process 1 then exits the kernel kills all others.
 func (k *keeper) reap() (Status, error) {
-	if k.setup.plan.Keep {
-		go k.passOn()
-	}
 	for {
 		pid, err := awaitAny()
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/moby/sys/capability"
@@ -23,26 +24,46 @@ func (p *plan) setFilter(s *Spec) (err error) {
 	if p.Unconfined = s.Unconfined; p.Unconfined {
 		return nil
 	}
-	var profile *seccomp.Profile
-	if p.OwnFilter = s.Seccomp != nil; p.OwnFilter {
+	if p.OwnFilter = s.Seccomp != nil; !p.OwnFilter && s.Capabilities == nil {
+		p.Filter, err = usualFilter()
+		return err
+	}
+	profile := seccomp.Default()
+	if p.OwnFilter {
 		if profile, err = seccomp.Parse(s.Seccomp); err != nil {
 			return fmt.Errorf("read profile: %w", err)
 		}
-	} else {
-		profile = seccomp.Default()
 	}
-	t := seccomp.Target{Arch: runtime.GOARCH}
-	for _, c := range p.Caps {
-		t.Capabilities = append(t.Capabilities, "CAP_"+strings.ToUpper(capability.Cap(c).String()))
-	}
-	if t.Kernel, err = kernelVersion(); err != nil {
-		return err
-	}
-	p.Filter, err = profile.Compile(t)
-	if errors.Is(err, seccomp.ErrArch) && !p.OwnFilter {
+	if p.Filter, err = compile(profile, p.Caps); errors.Is(err, seccomp.ErrArch) && !p.OwnFilter {
 		return nil
 	}
 	return err
+}
+
+// usualFilter is the default one with the default capabilities; nil: there is
+// none for this processor. Nobody changes it.
+var usualFilter = sync.OnceValues(func() (*seccomp.Filter, error) {
+	caps, err := capabilityNumbers(nil)
+	if err != nil {
+		return nil, err
+	}
+	f, err := compile(seccomp.Default(), caps)
+	if errors.Is(err, seccomp.ErrArch) {
+		return nil, nil
+	}
+	return f, err
+})
+
+// compile makes the filter for this kernel and the capabilities kept.
+func compile(profile *seccomp.Profile, caps []int) (_ *seccomp.Filter, err error) {
+	t := seccomp.Target{Arch: runtime.GOARCH}
+	for _, c := range caps {
+		t.Capabilities = append(t.Capabilities, "CAP_"+strings.ToUpper(capability.Cap(c).String()))
+	}
+	if t.Kernel, err = kernelVersion(); err != nil {
+		return nil, err
+	}
+	return profile.Compile(t)
 }
 
 func kernelVersion() (v [2]int, err error) {

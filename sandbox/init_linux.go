@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -43,16 +44,27 @@ type step struct {
 	do   func() error
 }
 
-func (s *setup) steps() []step {
+// first are those that the image has no part in. Where early.Begin was right
+// about what is wanted, they are done before anything is known of it.
+func (s *setup) first() []step {
 	return []step{
-		{"forbid core files", s.forbidCore},
 		{"make mounts private", s.makePrivate},
 		{"bind volumes", s.cloneSources},
 		{"mount scratch", s.mountScratch},
+		{"mount /proc", s.makeProc},
+		{"mount /sys", s.makeSys},
+		{"mount /dev", s.makeDev},
+		{"bring up loopback", s.loopback},
+	}
+}
+
+func (s *setup) steps() []step {
+	return []step{
+		{"forbid core files", s.forbidCore},
 		{"mount overlay", s.mountOverlay},
-		{"mount /proc", s.mountProc},
-		{"mount /sys", s.mountSys},
-		{"mount /dev", s.mountDev},
+		{"mount /proc", s.placeProc},
+		{"mount /sys", s.placeSys},
+		{"mount /dev", s.placeDev},
 		{"mount volumes", s.mountMounts},
 		{"mount /etc files", s.mountEtc},
 		{"look up user", s.findUser},
@@ -61,7 +73,6 @@ func (s *setup) steps() []step {
 		{"open terminal", s.openTerminal},
 		{"seal root", s.sealRoot},
 		{"set host name", s.setNames},
-		{"bring up loopback", s.loopback},
 		{"change root", s.pivot},
 	}
 }
@@ -69,9 +80,11 @@ func (s *setup) steps() []step {
 // runInit is process 1's life. Its exit code matters to nobody: what happened
 // goes over the control socket.
 func runInit() int {
-	if err := errors.Join(early.AwaitIDs(), hardenInit()); err != nil {
+	usual, err := early.AwaitIDs()
+	if err = errors.Join(err, hardenInit()); err != nil {
 		return CodeStart // nobody can be told
 	}
+	s := newSetup(usual)
 	files, err := receiveFiles(controlFD)
 	if err != nil {
 		return CodeStart
@@ -81,10 +94,13 @@ func runInit() int {
 	if err := ctl.dec.Decode(&p); err != nil {
 		return CodeStart
 	}
-	k, err := build(&p, files, ctl)
+	k, err := s.build(&p, files, ctl)
 	if err != nil {
 		_ = ctl.send(message{Error: toWire(err)}) // nobody is left to tell
 		return CodeStart
+	}
+	if p.Keep {
+		k.passOn()
 	}
 	_ = ctl.send(message{Started: true})
 	go k.serve()
@@ -137,25 +153,55 @@ func closeInherited() error {
 	return nil
 }
 
+// newSetup begins with the first steps, if it is usual what is wanted: plan is
+// what early.Begin and Ahead.adopt have it be.
+func newSetup(usual bool) *setup {
+	s := &setup{plan: &plan{UserNS: true, Network: None}, launched: new(int)}
+	s.explain = func(format string, args ...any) { s.said = append(s.said, fmt.Sprintf(format, args...)) }
+	if usual {
+		s.begun, s.fault = true, doSteps(s.first())
+		_ = json.Unmarshal([]byte("{}"), new(plan)) // what the package finds out of a plan takes its time once
+	}
+	return s
+}
+
+// doSteps does steps until one fails.
+func doSteps(steps []step) error {
+	for _, st := range steps {
+		if err := st.do(); err != nil {
+			return inStep(st.name, err)
+		}
+	}
+	return nil
+}
+
 // build walks the steps and starts the command.
-func build(p *plan, files []int, ctl *control) (*keeper, error) {
+func (s *setup) build(p *plan, files []int, ctl *control) (*keeper, error) {
 	if len(files) < streams {
 		return nil, errors.New("standard streams are missing")
 	}
 	std, files := files[:streams], files[streams:]
 	defer closeFiles(std)
 	layers := max(len(files)-p.binds(), 0)
-	s := &setup{plan: p, launched: new(int), given: files[:layers], sources: files[layers:], fds: files, explain: func(format string, args ...any) {
+	s.plan, s.given, s.sources, s.fds = p, files[:layers], files[layers:], append(s.fds, files...)
+	s.explain = func(format string, args ...any) {
 		if p.Explain {
 			_ = ctl.send(message{Explain: fmt.Sprintf(format, args...)}) // explanations are not worth failing for
 		}
-	}}
+	}
 	defer s.closeAll()
 	defer s.closeTerminal()
-	for _, st := range s.steps() {
-		if err := st.do(); err != nil {
-			return nil, inStep(st.name, err)
-		}
+	for _, line := range s.said {
+		s.explain("%s", line)
+	}
+	if !s.begun {
+		s.fault = doSteps(s.first())
+	}
+	if s.fault != nil {
+		return nil, s.fault
+	}
+	if err := doSteps(s.steps()); err != nil {
+		return nil, err
 	}
 	s.closeAll()
 	if p.Counted {

@@ -31,7 +31,31 @@ func (s *setup) mountPoint(name string) (int, error) {
 	return s.keep(tree{root: s.root, strict: true}.open(name, wantDir))
 }
 
-func (s *setup) mountProc() error {
+// stage attaches a mount to a directory of the scratch, where others can be laid
+// over what is in it, and from where place moves it.
+func (s *setup) stage(name string, mount int) error {
+	at, err := openIn(s.scratch, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(at)
+	return s.attach(mount, at)
+}
+
+// place gives the image's tree a mount that is in the scratch, with all on it.
+func (s *setup) place(name string, mount int) error {
+	at, err := s.mountPoint(name)
+	if err != nil {
+		return err
+	}
+	return attach(mount, at)
+}
+
+func (s *setup) placeProc() error { return s.place("/proc", s.proc) }
+func (s *setup) placeSys() error  { return s.place("/sys", s.sys) }
+func (s *setup) placeDev() error  { return s.place("/dev", s.dev) }
+
+func (s *setup) makeProc() error {
 	fd, err := s.keep(newMount("proc", attrsKernel, option{"source", "proc"}))
 	if err != nil {
 		if errors.Is(err, unix.EPERM) {
@@ -40,12 +64,8 @@ func (s *setup) mountProc() error {
 		}
 		return err
 	}
-	at, err := s.mountPoint("/proc")
-	if err != nil {
-		return err
-	}
 	s.proc = fd
-	if err := s.attach(fd, at); err != nil {
+	if err := s.stage("proc", fd); err != nil {
 		return err
 	}
 	if s.plan.UserNS { // soon to be read-only
@@ -141,11 +161,7 @@ func (s *setup) maskOne(at int) error {
 	return s.bind(from, at, attrsKernel|attrRO)
 }
 
-func (s *setup) mountSys() error {
-	at, err := s.mountPoint("/sys")
-	if err != nil {
-		return err
-	}
+func (s *setup) makeSys() error {
 	fd, err := s.keep(newMount("sysfs", attrsKernel|attrRO, option{"source", "sysfs"}))
 	if errors.Is(err, unix.EPERM) && s.plan.UserNS {
 		// Refused when the network namespace is not ours, or when the caller's
@@ -155,12 +171,16 @@ func (s *setup) mountSys() error {
 		if err != nil {
 			return err
 		}
-		return s.bind(from, at, attrsKernel|attrRO)
+		if s.sys, err = s.keep(clone(from, attrsKernel|attrRO)); err != nil {
+			return err
+		}
+		return s.stage("sys", s.sys)
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.attach(fd, at); err != nil {
+	s.sys = fd
+	if err := s.stage("sys", fd); err != nil {
 		return err
 	}
 	if err := s.mask(fd, maskedSys); err != nil {
@@ -183,18 +203,14 @@ var devLinks = []struct{ name, to string }{
 	{"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
 }
 
-func (s *setup) mountDev() error {
+func (s *setup) makeDev() error {
 	fd, err := s.keep(newMount("tmpfs", attrsKernel,
 		option{"mode", "0755"}, option{"size", "64k"}, option{"source", "tmpfs"}))
 	if err != nil {
 		return err
 	}
-	at, err := s.mountPoint("/dev")
-	if err != nil {
-		return err
-	}
 	s.dev = fd
-	if err := s.attach(fd, at); err != nil {
+	if err := s.stage("dev", fd); err != nil {
 		return err
 	}
 	for _, d := range devices {

@@ -23,6 +23,7 @@ type setup struct {
 	pts     int  // the mount of devpts
 	pty     *pty // the command's terminal; nil: none is wanted
 	proc    int
+	sys     int
 	userns  int // where the number of user namespaces is limited, as long as commands may come; 0: nowhere
 	user    identity
 
@@ -30,8 +31,11 @@ type setup struct {
 	given    []int // mounts that the caller made, with Remap
 	sources  []int // of the Binds; from cloneSources on detached mounts
 
-	mounts int   // made in the image's tree
-	fds    []int // everything opened on the way, closed before the command starts
+	begun  bool     // with the first steps, before the plan was there
+	fault  error    // of the first steps
+	said   []string // explained before anybody could be told
+	mounts int      // made in the image's tree, or on their way there
+	fds    []int    // everything opened on the way, closed before the command starts
 }
 
 // keep notes a descriptor to be closed at the end of the set-up.
@@ -97,7 +101,7 @@ func (s *setup) mountScratch() error {
 	if err := attach(fd, at); err != nil {
 		return err
 	}
-	for _, name := range []string{"root", "upper", "work", "etc", "mask", "mask/dir", "given"} {
+	for _, name := range []string{"root", "upper", "work", "etc", "mask", "mask/dir", "given", "proc", "sys", "dev"} {
 		if err := unix.Mkdirat(fd, name, 0o755); err != nil {
 			return err
 		}
@@ -203,7 +207,7 @@ func (s *setup) mountOver(o *overlay, at int) error {
 		s.explain("degraded: this kernel has no lowerdir+; overlay mounted the old way")
 	}
 	s.root, err = s.keep(root, nil)
-	s.mounts = 1
+	s.mounts++
 	return err
 }
 

@@ -42,6 +42,7 @@ type Options struct {
 	Env        []string
 	UIDs, GIDs []syscall.SysProcIDMap // of a new user namespace
 	Setgroups  bool                   // and groups may be set in it
+	Usual      bool                   // it can begin with what is usual; see AwaitIDs
 }
 
 // Process is process 1, seen from outside. It is safe for concurrent use.
@@ -127,7 +128,11 @@ func (p *Process) mapIDs(o *Options) error {
 			return err
 		}
 	}
-	_, err := p.Control.Write([]byte{0})
+	word := []byte{wait}
+	if o.Usual {
+		word[0] = begin
+	}
+	_, err := p.Control.Write(word)
 	return err
 }
 
@@ -164,9 +169,15 @@ func writeProc(file, text string) error {
 	return nil
 }
 
+// What process 1 is told when it has its ids.
+const (
+	wait  = 0
+	begin = 1
+)
+
 // AwaitIDs is called by process 1 before anything else: it waits for its ids,
-// and is user 0 of its user namespace then.
-func AwaitIDs() error {
+// and is user 0 of its user namespace then. usual says that Begin started it.
+func AwaitIDs() (usual bool, err error) {
 	var b [1]byte
 	for {
 		n, err := syscall.Read(ControlFD, b[:])
@@ -174,14 +185,14 @@ func AwaitIDs() error {
 			continue
 		}
 		if err != nil || n != 1 {
-			return errors.Join(errors.New("nobody is there"), err)
+			return false, errors.Join(errors.New("nobody is there"), err)
 		}
 		break
 	}
 	if syscall.Getuid() == 0 && syscall.Getgid() == 0 {
-		return nil
+		return b[0] == begin, nil
 	}
-	return errors.Join(syscall.Setgroups(nil), syscall.Setresgid(0, 0, 0), syscall.Setresuid(0, 0, 0))
+	return b[0] == begin, errors.Join(syscall.Setgroups(nil), syscall.Setresgid(0, 0, 0), syscall.Setresuid(0, 0, 0))
 }
 
 // capabilities are all that the kernel knows.
@@ -391,7 +402,7 @@ func usual() *Process {
 	if ordinary, err := Ordinary(); err != nil || ordinary {
 		return nil
 	}
-	o := &Options{Namespaces: Usual, Env: Env, Setgroups: true}
+	o := &Options{Namespaces: Usual, Env: Env, Setgroups: true, Usual: true}
 	var err error
 	if o.UIDs, o.GIDs, err = OwnIDs(); err != nil {
 		return nil

@@ -15,7 +15,7 @@ import (
 // started only when it is the same.
 var unusual = []string{
 	"-i", "-t", "-d", "-h", "-m", "--interactive", "--tty", "--detach", "--name", "--network", "--ids", "--uid-map", "--gid-map",
-	"--memory", "--cpu", "--pids-limit", "--help",
+	"--memory", "--cpu", "--pids-limit", "--help", "-v", "--volume", "--mount",
 }
 
 func init() {

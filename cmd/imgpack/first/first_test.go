@@ -20,6 +20,7 @@ func TestUsualRun(t *testing.T) {
 		"imgpack run --name=n x":                 false,
 		"imgpack run --network host x":           false,
 		"imgpack run -m 1g x":                    false,
+		"imgpack run -v /a:/b x":                 false,
 		"imgpack run --uid-map 0:100000:65536 x": false,
 		"imgpack run x ls -i":                    false, // costs time alone
 		"imgpack-sandbox-init":                   false,
