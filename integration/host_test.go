@@ -19,6 +19,12 @@ import (
 // bin is the built binary all tests run.
 var bin string
 
+// What names programs already built, where there is no Go to build them.
+const (
+	binVar   = "IMGPACK_TEST_BIN"
+	probeVar = "IMGPACK_TEST_PROBE"
+)
+
 func TestMain(m *testing.M) {
 	if openat2, ok := strings.CutPrefix(os.Getenv(shimVar), "shim"); ok {
 		os.Exit(shim(openat2))
@@ -39,6 +45,11 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	workDir, bin = dir, filepath.Join(dir, "imgpack")
+	if built := os.Getenv(binVar); built != "" {
+		bin = built
+		defer stopDaemons()
+		return m.Run()
+	}
 	build := exec.Command("make", "-s", "-C", "..", "build", "OUT="+bin)
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
