@@ -60,6 +60,8 @@ var allowed = map[string]struct{ ours, theirs []string }{
 	"sandbox/internal/seccomp":    {theirs: []string{"golang.org/x/sys", "github.com/moby/profiles/seccomp"}},
 	"sandbox/internal/startlimit": {},
 	"sandbox/early":               {},
+	"sandbox/internal/cgroup":     {theirs: []string{"golang.org/x/sys"}},
+	"sandbox/systemd":             {ours: []string{"sandbox/internal/cgroup"}, theirs: []string{"github.com/godbus/dbus"}},
 	"cmd/imgpack/first":           {ours: []string{"sandbox/early"}},
 	"cmd/imgpack": {
 		ours: []string{"archive", "dedupe", "verify", "unpack", "sandbox", "manifests", "internal", "cmd/imgpack/first"},

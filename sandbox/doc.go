@@ -26,6 +26,9 @@
 // ever following a link in the kernel, so no symbolic link in an image can
 // steer a mount, a created directory or a read outside of it.
 //
+// Limits on a host that systemd runs take package sandbox/systemd, which a
+// program imports beside this one.
+//
 // # Out of scope
 //
 // Images, layers, stores and configs: callers turn those into a [Spec].

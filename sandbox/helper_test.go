@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/sandbox/early"
+	_ "github.com/imgpack/imgpack/sandbox/systemd" // it has to be asked where it runs
 )
 
 const (

@@ -13,6 +13,7 @@ import (
 	_ "github.com/imgpack/imgpack/cmd/imgpack/first"
 	"github.com/imgpack/imgpack/internal/subid"
 	"github.com/imgpack/imgpack/sandbox/container"
+	_ "github.com/imgpack/imgpack/sandbox/systemd"
 )
 
 func main() {

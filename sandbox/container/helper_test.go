@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/sandbox"
+	_ "github.com/imgpack/imgpack/sandbox/systemd" // it has to be asked where it runs
 )
 
 const (

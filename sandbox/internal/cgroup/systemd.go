@@ -3,6 +3,7 @@
 package cgroup
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -58,9 +59,9 @@ func (h *host) divide() error {
 			return nil
 		}
 	}
-	path, whose, err := managerBus()
+	s, whose, err := callersManager()
 	if err == nil {
-		err = h.enterScope(path)
+		err = h.enterScope(s)
 	}
 	if err != nil {
 		return &scopeError{whose, err}
@@ -191,29 +192,51 @@ func (e *scopeError) explain(err error) error {
 
 // remedy is what helps an ordinary user to a manager of his own.
 func (e *scopeError) remedy() string {
-	if e.whose == "" {
+	switch {
+	case errors.Is(e.err, errNotAsked):
+		return "the program must import package sandbox/systemd"
+	case e.whose == "":
 		return "as root, with dbus running"
 	}
 	return "an administrator can start that manager for good: loginctl enable-linger USER (package dbus-user-session must be there); in a service: User= with Delegate=yes"
 }
 
+// Scope is a unit of systemd's that is to be made of the calling process.
+type Scope struct {
+	Bus   string // the socket where the manager of units is
+	UID   int    // what the caller is there, outside of his user namespace
+	Name  string // of the unit
+	Slice string // in which it is; "": where the manager puts programs
+}
+
+var startScope func(context.Context, Scope) error
+
+// errNotAsked says that the program has no means to ask systemd.
+var errNotAsked = errors.New("this program does not ask it")
+
+// Register gives the function that has systemd make a scope, and returns when it
+// is there, or ctx has ended. It is called while packages are initialised:
+// package sandbox/systemd does, which takes more than there is when process 1
+// is started.
+func Register(start func(context.Context, Scope) error) { startScope = start }
+
 const systemBus = "/run/dbus/system_bus_socket"
 
-// managerBus is where the manager of the caller listens: root's, or the user's
-// own. In a user namespace it is that of the user outside.
-func managerBus() (path, whose string, err error) {
+// callersManager is a scope of the manager of the caller's units: root's, or the
+// user's own. In a user namespace it is that of the user outside.
+func callersManager() (s Scope, whose string, err error) {
 	table, err := readProc("/proc/self/uid_map")
 	if err != nil {
-		return "", "", err
+		return Scope{}, "", err
 	}
 	uid, ok := outside(string(table), os.Geteuid())
 	switch {
 	case !ok:
-		return "", "", fmt.Errorf("user %d is nobody outside of this user namespace", os.Geteuid())
+		return Scope{}, "", fmt.Errorf("user %d is nobody outside of this user namespace", os.Geteuid())
 	case uid == 0:
-		return systemBus, "", nil
+		return Scope{Bus: systemBus}, "", nil
 	}
-	return fmt.Sprintf("/run/user/%d/bus", uid), fmt.Sprintf("'s manager of user %d", uid), nil
+	return Scope{Bus: fmt.Sprintf("/run/user/%d/bus", uid), UID: uid}, fmt.Sprintf("'s manager of user %d", uid), nil
 }
 
 // outside is what a user is in the parent namespace, by uid_map.
@@ -228,26 +251,25 @@ func outside(table string, uid int) (int, bool) {
 }
 
 // enterScope has systemd make a scope of this process, and divides it.
-func (h *host) enterScope(path string) error {
+func (h *host) enterScope(s Scope) error {
+	if startScope == nil {
+		return errNotAsked
+	}
 	const patience = 10 * time.Second // it takes some milliseconds
-	b, err := dialBus(path, time.Now().Add(patience))
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("no answer in %v", patience))
+	defer cancel()
+	s.Name = prefix + strings.ToLower(rand.Text()) + ".scope"
+	if s.Bus == systemBus { // a user's manager has a slice for programs
+		s.Slice = sliceOf(h.v2)
 	}
-	defer b.close()
-	name := prefix + strings.ToLower(rand.Text()) + ".scope"
-	slice := "" // a user's manager has one for programs
-	if path == systemBus {
-		slice = sliceOf(h.v2)
-	}
-	if err := b.startScope(name, slice); err != nil {
+	if err := startScope(ctx, s); err != nil {
 		return err
 	}
 	now, err := readHost()
 	if err != nil {
 		return err
 	}
-	if now.v2 == nil || filepath.Base(now.v2.own) != name {
+	if now.v2 == nil || filepath.Base(now.v2.own) != s.Name {
 		return errors.New("this process is not in the scope that was made")
 	}
 	return h.enter(now.v2.own, []string{strconv.Itoa(os.Getpid())})
@@ -267,92 +289,4 @@ func sliceOf(p *v2Place) string {
 		}
 	}
 	return slice
-}
-
-// startScope starts a scope of this process and waits until it is there.
-func (b *bus) startScope(name, slice string) error {
-	if err := b.knowsUs(); err != nil {
-		return err
-	}
-	match := &wire{sig: "s"}
-	match.string("type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'")
-	if _, err := b.call(busObject, "AddMatch", match); err != nil {
-		return err
-	}
-	result := ""
-	note := func(m *busMessage) {
-		if unit, r, ok := m.jobRemoved(); ok && unit == name {
-			result = r
-		}
-	}
-	if _, err := b.call(systemdObject, "StartTransientUnit", scopeArgs(name, slice, os.Getpid()), note); err != nil {
-		return err
-	}
-	for result == "" {
-		m, err := b.read()
-		if err != nil {
-			return err
-		}
-		note(m)
-	}
-	if result != "done" {
-		return fmt.Errorf("starting it ended with %q", result)
-	}
-	return nil
-}
-
-// knowsUs makes sure that the bus, and so systemd, knows this process by the
-// same number: it would move another one otherwise.
-func (b *bus) knowsUs() error {
-	who := &wire{sig: "s"}
-	who.string(b.name)
-	m, err := b.call(busObject, "GetConnectionUnixProcessID", who)
-	if err != nil {
-		return err
-	}
-	pid, err := m.body.uint32()
-	if err != nil {
-		return err
-	}
-	if int64(pid) != int64(os.Getpid()) {
-		return errors.New("it is outside of this pid namespace")
-	}
-	return nil
-}
-
-// scopeArgs is (name, mode, properties, further units).
-func scopeArgs(name, slice string, pid int) *wire {
-	w := &wire{sig: "ssa(sv)a(sa(sv))"}
-	w.string(name)
-	w.string("fail")
-	w.array(8, func() {
-		w.property("Description", "s", func() { w.string("imgpack and what it runs") })
-		w.property("Delegate", "b", func() { w.uint32(1) })
-		w.property("CollectMode", "s", func() { w.string("inactive-or-failed") })
-		w.property("PIDs", "au", func() { w.array(4, func() { w.uint32(uint32(pid)) }) })
-		if slice != "" {
-			w.property("Slice", "s", func() { w.string(slice) })
-		}
-	})
-	w.array(8, func() {})
-	return w
-}
-
-// jobRemoved reads systemd's signal: number, path, unit and result of a job.
-func (m *busMessage) jobRemoved() (unit, result string, ok bool) {
-	if m.kind != busSignal || m.member != "JobRemoved" || m.signature != "uoss" {
-		return "", "", false
-	}
-	if _, err := m.body.uint32(); err != nil {
-		return "", "", false
-	}
-	if _, err := m.body.string(); err != nil {
-		return "", "", false
-	}
-	unit, err := m.body.string()
-	if err != nil {
-		return "", "", false
-	}
-	result, err = m.body.string()
-	return unit, result, err == nil
 }
