@@ -64,7 +64,8 @@ func TestStartIsLight(t *testing.T) {
 	}
 	for _, p := range all[:max(before, 0)] {
 		begun = begun || p.name == own+"cmd/imgpack/first"
-		if !begun && (strings.HasPrefix(p.name, own) || strings.HasPrefix(p.name, "github.com/klauspost")) && p.allocs > 0 {
+		counted := testing.CoverMode() == "" // or each package has counters made for it
+		if !begun && counted && (strings.HasPrefix(p.name, own) || strings.HasPrefix(p.name, "github.com/klauspost")) && p.allocs > 0 {
 			t.Errorf("%s holds up package first", p.name)
 		}
 	}
