@@ -4,7 +4,7 @@
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 packages='skopeo podman buildah umoci crun runc containerd docker.io docker-registry
-  mmdebstrap zstd pigz jq uidmap iproute2 golang-github-containers-common ca-certificates openssl
+  mmdebstrap zstd pigz jq uidmap dbus-daemon iproute2 golang-github-containers-common ca-certificates openssl
   gcc libc6-dev make git casync borgbackup restic
   gzip perl python3 libarchive-tools p7zip-full libdeflate-tools zopfli isal xfsprogs btrfs-progs'
 command -v java >/dev/null || packages="$packages default-jdk-headless"
