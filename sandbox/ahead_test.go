@@ -75,7 +75,7 @@ func TestAhead(t *testing.T) {
 // TestEarlyAhead takes a process 1 that was started before anything was known.
 func TestEarlyAhead(t *testing.T) {
 	if ordinary, err := early.Ordinary(); err != nil || ordinary {
-		skip(t, "only root starts one that early")
+		t.Skip("only root starts one that early")
 	}
 	im := newImage(t)
 	before := runtime.NumGoroutine()
