@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,7 +90,7 @@ func TestCrowd(t *testing.T) {
 	} else {
 		needLimits(t, limits)
 	}
-	before, fds := mountsOf(t), len(dirNames(t, "/proc/self/fd"))
+	fds := len(dirNames(t, "/proc/self/fd"))
 	members := make([]*member, crowd(t))
 	for i := range members {
 		s := im.spec("cat")
@@ -141,25 +142,21 @@ func TestCrowd(t *testing.T) {
 	if now := len(dirNames(t, "/proc/self/fd")); now > fds {
 		t.Errorf("%d open files, before %d", now, fds)
 	}
-	// Others mount and unmount meanwhile; what names a sandbox of this test is ours.
-	for _, line := range mountsOf(t) {
-		if strings.Contains(line, state) || strings.Contains(line, im.dir) || strings.Contains(line, " scratch ") && len(before) == 0 {
-			t.Errorf("left mounted: %s", line)
-		}
-	}
+	noMountLeft(t, im.dir, state)
 	t.Logf("%d at once, %d cgroups", len(members), len(groups))
 }
 
-func mountsOf(t *testing.T) (sandboxes []string) {
+// noMountLeft looks at what names a directory of this test or is mounted like a
+// sandbox's: others mount and unmount things meanwhile.
+func noMountLeft(t *testing.T, dirs ...string) {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	check(t, err)
 	for line := range strings.Lines(string(b)) {
-		if strings.Contains(line, " scratch ") || strings.Contains(line, " overlay ") {
-			sandboxes = append(sandboxes, line)
+		if slices.ContainsFunc(append(dirs, " scratch ", "upperdir=/proc/self/fd/"), func(part string) bool { return strings.Contains(line, part) }) {
+			t.Errorf("left mounted: %s", line)
 		}
 	}
-	return sandboxes
 }
 
 // groupsOf lists the cgroups that were made for processes.

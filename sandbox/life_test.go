@@ -288,19 +288,9 @@ func TestNothingLeaks(t *testing.T) {
 	if testing.Short() || os.Getenv(ordinaryEnv) != "" {
 		runs = 20
 	}
-	count := func() (fds, mounts int) {
-		b, err := os.ReadFile("/proc/self/mountinfo")
-		check(t, err)
-		for line := range strings.Lines(string(b)) { // others mount things meanwhile
-			if strings.Contains(line, " scratch ") || strings.Contains(line, "upperdir=/proc/self/fd/") {
-				mounts++
-			}
-		}
-		return len(dirNames(t, "/proc/self/fd")), mounts
-	}
 	s := im.spec("hello")
 	good(t, s)
-	fds, _ := count()
+	fds := len(dirNames(t, "/proc/self/fd"))
 	goroutines := runtime.NumGoroutine()
 	for i := range runs {
 		s.State = ""
@@ -319,9 +309,10 @@ func TestNothingLeaks(t *testing.T) {
 	if left := dirNames(t, state); len(left) != 0 {
 		t.Errorf("left in the state directory: %v", left)
 	}
-	if f, m := count(); f > fds || m > 0 {
-		t.Errorf("%d open files, before %d; %d mounts", f, fds, m)
+	if now := len(dirNames(t, "/proc/self/fd")); now > fds {
+		t.Errorf("%d open files, before %d", now, fds)
 	}
+	noMountLeft(t, im.dir, state)
 	waitFor(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= goroutines })
 }
 
