@@ -19,8 +19,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// divided guards what enters a cgroup of its own: that is once in a process.
+// divided guards what enters a cgroup of its own, which is once in a process, and
+// what is known of a manager that does not answer.
 var divided sync.Mutex
+
+// unanswered is of a manager that was asked and did not answer. For a while
+// nobody waits for one again: a run asks up to three times.
+var unanswered struct {
+	err   error
+	until time.Time
+}
+
+// patience is how long systemd has to answer, which takes it some milliseconds;
+// a little longer while it loads its units anew.
+var patience = 5 * time.Second
+
+// grudge is how long one that did not is not asked again.
+const grudge = time.Minute
 
 // callerName is the group of a scope in which the caller is, beside those that
 // it makes.
@@ -195,6 +210,8 @@ func (e *scopeError) remedy() string {
 	switch {
 	case errors.Is(e.err, errNotAsked):
 		return "the program must import package sandbox/systemd"
+	case errors.Is(e.err, errNoAnswer):
+		return "it, or its message bus, hangs: systemctl status tells which"
 	case e.whose == "":
 		return "as root, with dbus running"
 	}
@@ -213,6 +230,8 @@ var startScope func(context.Context, Scope) error
 
 // errNotAsked says that the program has no means to ask systemd.
 var errNotAsked = errors.New("this program does not ask it")
+
+var errNoAnswer = errors.New("no answer")
 
 // Register gives the function that has systemd make a scope, and returns when it
 // is there, or ctx has ended. It is called while packages are initialised:
@@ -255,14 +274,19 @@ func (h *host) enterScope(s Scope) error {
 	if startScope == nil {
 		return errNotAsked
 	}
-	const patience = 10 * time.Second // it takes some milliseconds
-	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("no answer in %v", patience))
+	if time.Now().Before(unanswered.until) {
+		return unanswered.err
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, fmt.Errorf("%w in %v", errNoAnswer, patience))
 	defer cancel()
 	s.Name = prefix + strings.ToLower(rand.Text()) + ".scope"
 	if s.Bus == systemBus { // a user's manager has a slice for programs
 		s.Slice = sliceOf(h.v2)
 	}
 	if err := startScope(ctx, s); err != nil {
+		if ctx.Err() != nil {
+			unanswered.err, unanswered.until = err, time.Now().Add(grudge)
+		}
 		return err
 	}
 	now, err := readHost()

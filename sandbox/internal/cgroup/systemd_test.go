@@ -3,9 +3,12 @@
 package cgroup
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestUnits(t *testing.T) {
@@ -56,5 +59,36 @@ func TestNotAsked(t *testing.T) {
 	}
 	if s := (&scopeError{"", errors.New("other")}); !strings.Contains(s.remedy(), "dbus") {
 		t.Error(s.remedy())
+	}
+}
+
+// TestNoAnswer: a manager that hangs is waited for once, by whatever part of a
+// run asks first, and what is said names it and a remedy.
+func TestNoAnswer(t *testing.T) {
+	start, usual := startScope, patience
+	defer func() { startScope, patience, unanswered.until = start, usual, time.Time{} }()
+	asked := 0
+	startScope = func(ctx context.Context, s Scope) error {
+		asked++
+		<-ctx.Done()
+		return fmt.Errorf("%s: %w", s.Bus, context.Cause(ctx))
+	}
+	patience = 10 * time.Millisecond
+	for range 3 {
+		err := (&host{v2: &v2Place{}}).enterScope(Scope{Bus: systemBus})
+		if s := (&scopeError{"", err}); !errors.Is(err, errNoAnswer) || s.Error() != "systemd makes no scope: "+systemBus+": no answer in 10ms" || !strings.Contains(s.remedy(), "hangs") {
+			t.Errorf("%v; %s", s, s.remedy())
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+	unanswered.until = time.Now()
+	_ = (&host{v2: &v2Place{}}).enterScope(Scope{Bus: systemBus})
+	if asked != 2 {
+		t.Errorf("asked %d times, a while later", asked)
+	}
+	if usual > 5*time.Second {
+		t.Errorf("it is waited for %v", usual)
 	}
 }
