@@ -139,6 +139,8 @@ func hintFor(err error) string {
 		return "--store DIR names a place where contents can be unpacked"
 	case isErrno(syscall.ENOSPC, syscall.EDQUOT)(err):
 		return "free some space, then run the same line again"
+	case isErrno(syscall.EMFILE)(err):
+		return "more files must be allowed to be open at once: ulimit -n 1024, or LimitNOFILE= of a service"
 	}
 	return ""
 }

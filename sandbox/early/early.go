@@ -215,6 +215,9 @@ func far(fd int, files []uintptr) (int, error) {
 		least = max(least, f)
 	}
 	n, _, e := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_DUPFD_CLOEXEC, least+2*uintptr(len(files))+2)
+	if e == syscall.EINVAL {
+		e = syscall.EMFILE // so it is said of a number past the limit
+	}
 	if e != 0 {
 		return -1, e
 	}
