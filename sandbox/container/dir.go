@@ -148,7 +148,7 @@ func (d *Dir) make(cfg Config) (_ *Container, err error) {
 	if err := os.Mkdir(c.file(upperDir), 0o700); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(c.file(lockFile), nil, 0o600); err != nil {
+	if err := c.newLock(); err != nil {
 		return nil, err
 	}
 	if err := c.save(record{State: State{Status: Created}}); err != nil {

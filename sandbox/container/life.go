@@ -144,17 +144,25 @@ func (c *Container) broken(ctx context.Context, err error) error {
 // lockPatience is how long a lock may outlive its process's connections.
 const lockPatience = time.Second
 
+// dialPatience is how long a monitor that lives may not be asked. One that has a
+// container to remove at its end takes as long as that does.
+var dialPatience = 10 * time.Second
+
 // dial connects to the monitor. There is a moment after its start, and one
 // before its end, in which it cannot be asked.
 func (c *Container) dial(ctx context.Context) (*net.UnixConn, error) {
-	for {
+	for deadline := time.Now().Add(dialPatience); ; {
 		conn, err := c.dialOnce()
 		if err == nil {
 			return conn, nil
 		}
-		if there, err := c.monitored(); err != nil {
-			return nil, err
-		} else if !there {
+		there, merr := c.monitored()
+		switch {
+		case merr != nil && !isDamaged(merr):
+			return nil, merr
+		case there && time.Now().After(deadline) && !c.isDead():
+			return nil, c.mute(err)
+		case !there:
 			// The state is put right by the way.
 			st, err := c.State()
 			if err != nil {
@@ -168,6 +176,18 @@ func (c *Container) dial(ctx context.Context) (*net.UnixConn, error) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// mute says which process cannot be asked: its end is that of the container.
+func (c *Container) mute(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err // the address is good for no more than a moment
+	}
+	st, serr := c.State()
+	if serr != nil {
+		return serr
+	}
+	return fmt.Errorf("ask the monitor of container %s, process %d: %s: %w", c.config.Name, st.Monitor, socketFile, err)
 }
 
 func (c *Container) dialOnce() (*net.UnixConn, error) {

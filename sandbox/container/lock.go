@@ -3,7 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -17,9 +17,22 @@ const (
 	changeByte = 1 // somebody is about to start or remove it, or to put its state right
 )
 
-// openLock opens a container's lock file.
+// openLock opens a container's lock file. The error is a *damagedError where
+// there is none, and the container is not being removed.
 func (c *Container) openLock() (*os.File, error) {
-	return os.OpenFile(c.file(lockFile), os.O_RDWR, 0)
+	f, err := openRegular(c.file(lockFile), os.O_RDWR)
+	if errors.Is(err, fs.ErrNotExist) && c.whole() {
+		err = &damagedError{c.file(lockFile), errMissing}
+	}
+	return f, err
+}
+
+// newLock puts a lock file in the place of a damaged one.
+func (c *Container) newLock() error {
+	if err := os.RemoveAll(c.file(lockFile)); err != nil {
+		return err
+	}
+	return os.WriteFile(c.file(lockFile), nil, 0o600)
 }
 
 // lockByte waits for a lock; without waiting it gives unix.EAGAIN where another
@@ -65,7 +78,7 @@ func (c *Container) change() (*os.File, error) {
 
 // lock takes the lock under which names are given and taken away.
 func (d *Dir) lock() (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(d.path, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(d.path, lockFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -74,18 +87,4 @@ func (d *Dir) lock() (*os.File, error) {
 		return nil, fmt.Errorf("lock %s: %w", d.path, err)
 	}
 	return f, nil
-}
-
-// readFile reads a file of at most limit bytes.
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(raw)) > limit {
-		err = &damagedError{path, fmt.Errorf("longer than %d bytes", limit)}
-	}
-	return raw, err
 }

@@ -69,7 +69,7 @@ func (c *Container) newLogger(failed func(error, int64)) *logger {
 // open opens the log to go on with. A line that a killed monitor did not finish
 // is ended, so that the next one is whole.
 func (l *logger) open() error {
-	f, err := os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openRegular(l.path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -110,9 +111,12 @@ func (r *logReader) openFirst() error {
 }
 
 func (r *logReader) open(name string) error {
-	f, err := os.Open(r.c.file(name))
+	f, err := openRegular(r.c.file(name), os.O_RDONLY)
 	if err != nil {
 		return err
+	}
+	if st, err := f.Stat(); err != nil || st.Size() > 2*maxLog { // a line may go past the one
+		return errors.Join(err, &damagedError{r.c.file(name), fmt.Errorf("longer than %d bytes", 2*maxLog)}, f.Close())
 	}
 	r.close()
 	r.f, r.in, r.line = f, bufio.NewReaderSize(f, 64<<10), nil

@@ -47,9 +47,15 @@ func isStateError(err error) bool {
 	return ok
 }
 
-// remove is Remove of a container that does not run.
+// remove is Remove of a container that does not run. One without a lock cannot.
 func (c *Container) remove() error {
 	f, err := c.change()
+	if isDamaged(err) {
+		if err := c.newLock(); err != nil {
+			return err
+		}
+		f, err = c.change()
+	}
 	if err != nil {
 		return err
 	}
@@ -76,7 +82,7 @@ func (c *Container) inUse() error {
 
 // erase removes the directory. Its lock of changes is held.
 func (c *Container) erase() error {
-	if err := os.WriteFile(c.file(removingFile), nil, 0o600); err != nil && !errors.Is(err, unix.ENOSPC) {
+	if err := c.mark(); err != nil && !errors.Is(err, unix.ENOSPC) {
 		return c.gone(err)
 	}
 	root, err := os.OpenRoot(c.path)
@@ -100,6 +106,18 @@ func (c *Container) erase() error {
 		return err
 	}
 	return os.RemoveAll(c.path)
+}
+
+// mark says that the container is being removed, for good.
+func (c *Container) mark() error {
+	f, err := os.OpenFile(c.file(removingFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil // by who was interrupted
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // Sweep removes what creating and removing containers left when it was

@@ -27,7 +27,7 @@ type server struct {
 // so it goes by a descriptor of the directory.
 func (w *watch) listen() (*server, error) {
 	s := &server{w: w, path: w.c.file(socketFile)}
-	if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.RemoveAll(s.path); err != nil {
 		return nil, err
 	}
 	dir, err := os.Open(w.c.path)

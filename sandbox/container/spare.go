@@ -20,7 +20,10 @@ const spareSize = 16 << 10
 type spare struct{ f *os.File }
 
 func newSpare(path string) (*spare, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err := os.RemoveAll(path); err != nil { // of a monitor that was killed
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -26,10 +26,13 @@ func (r record) live() bool { return r.Starting || r.State.Live() }
 // codeLost is docker's exit code of a container that nobody saw end.
 const codeLost = 255
 
-// load reads the state. The error of one that is there and is none is a
-// *damagedError.
+// load reads the state. The error of one that is none is a *damagedError, and so
+// is that of one which is missing in a container that is not being removed.
 func (c *Container) load() (r record, err error) {
 	raw, err := readFile(c.file(stateFile), maxState)
+	if errors.Is(err, fs.ErrNotExist) && c.whole() {
+		return r, &damagedError{c.file(stateFile), errMissing}
+	}
 	if err != nil {
 		return r, err
 	}
@@ -41,14 +44,6 @@ func (c *Container) load() (r record, err error) {
 	}
 	return r, nil
 }
-
-// damagedError is of a file that this program did not leave so.
-type damagedError struct {
-	path string
-	err  error
-}
-
-func (e *damagedError) Error() string { return fmt.Sprintf("read %s: %v", e.path, e.err) }
 
 func (c *Container) save(r record) error {
 	raw, err := json.Marshal(r)
@@ -79,8 +74,8 @@ func (c *Container) current() (record, error) {
 			return record{State: c.deadState()}, nil
 		}
 		r, err := c.load()
-		if damaged, ok := errors.AsType[*damagedError](err); ok {
-			return record{State: State{Status: Dead, Error: damaged.Error()}}, nil
+		if isDamaged(err) {
+			return record{State: State{Status: Dead, Error: err.Error()}}, nil
 		}
 		if err != nil {
 			return r, c.gone(err)
@@ -89,6 +84,9 @@ func (c *Container) current() (record, error) {
 			return r, nil
 		}
 		there, err := c.monitored()
+		if isDamaged(err) {
+			return record{State: State{Status: Dead, Error: err.Error()}}, nil
+		}
 		if err != nil || there {
 			return r, err
 		}
@@ -96,6 +94,14 @@ func (c *Container) current() (record, error) {
 			return r, err
 		}
 	}
+}
+
+// whole says that a container is there, and not being removed: then the mark
+// comes first, and goes after the config.
+func (c *Container) whole() bool {
+	_, merr := os.Lstat(c.file(removingFile))
+	_, err := os.Lstat(c.file(configFile))
+	return errors.Is(merr, fs.ErrNotExist) && err == nil
 }
 
 func (c *Container) isDead() bool {
