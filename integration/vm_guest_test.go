@@ -327,7 +327,8 @@ func TestGuestFilesystems(t *testing.T) {
 	g := guest{newHost(t), nil}
 	g.image(t)
 	for name, mkfs := range map[string][]string{
-		"casefold": {"mkfs.ext4", "-q", "-O", "casefold"}, "xfs": {"mkfs.xfs", "-q", "-m", "reflink=1"}, "btrfs": {"mkfs.btrfs", "-q"},
+		"casefold": {"mkfs.ext4", "-q", "-O", "casefold"}, "ascii-ci": {"mkfs.xfs", "-q", "-n", "version=ci"},
+		"xfs": {"mkfs.xfs", "-q", "-m", "reflink=1"}, "btrfs": {"mkfs.btrfs", "-q"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			disk, at := g.path(name+".img"), g.path(name)
@@ -340,15 +341,32 @@ func TestGuestFilesystems(t *testing.T) {
 				t.Skip(r.stderr)
 			}
 			defer sh(t, "umount", at)
-			if name == "casefold" {
+			switch name {
+			case "ascii-ci":
+				g.folds(t, at)
+				return
+			case "casefold":
 				sh(t, "mkdir", at+"/folds")
 				sh(t, "chattr", "+F", at+"/folds")
-				g.want(t, 9, []string{"case"}, "unpack", "oci:probe", at+"/folds/tree")
+				g.folds(t, at+"/folds")
 			}
 			g.want(t, 0, nil, "unpack", "oci:probe", at+"/tree")
 			g.want(t, 0, nil, "verify", "oci:probe")
 			g.host.in(t).ok("run", "--explain", "oci:probe", "hello")
 			sh(t, "cmp", at+"/tree/bin/probe", os.Getenv(probeVar))
 		})
+	}
+}
+
+// folds wants a directory refused for what it takes names for.
+func (g guest) folds(t *testing.T, dir string) {
+	for _, as := range []string{"rootfs", "layers", "runtime"} {
+		g.want(t, 9, []string{"case"}, "unpack", "--as", as, "oci:probe", dir+"/tree")
+	}
+	g.want(t, 125, []string{"case"}, "--store", dir+"/store", "run", "oci:probe", "hello")
+	left, err := os.ReadDir(dir)
+	unpacked, uerr := filepath.Glob(dir + "/store/unpacked/*/*")
+	if err != nil || uerr != nil || len(left) != 1 || len(unpacked) > 0 {
+		t.Errorf("left: %v %v %v %v", left, unpacked, err, uerr)
 	}
 }

@@ -243,12 +243,24 @@ var (
 	syncDir  = atomicfile.SyncDir
 )
 
-// casefold is FS_CASEFOLD_FL: names that differ in case are the same file.
-const casefold = 0x40000000
+// likeNames are pairs of names that case-folding and normalising file systems
+// take for one.
+var likeNames = [][2]string{{"a", "A"}, {"\u00e9", "e\u0301"}}
 
-func foldsCase(fd int) bool {
-	flags, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS)
-	return err == nil && flags&casefold != 0
+// foldsNames tells whether a directory, which is empty, takes names of other
+// bytes for the same. What cannot be named there at all is left for entries to
+// find.
+func foldsNames(dir int) (folds bool, err error) {
+	for _, pair := range likeNames {
+		if unix.Mkdirat(dir, pair[0], 0o700) != nil {
+			continue
+		}
+		folds = folds || unix.Faccessat(dir, pair[1], unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil
+		if err := unix.Unlinkat(dir, pair[0], unix.AT_REMOVEDIR); err != nil {
+			return folds, err
+		}
+	}
+	return folds, nil
 }
 
 // gone reports the errors of a path that has ceased to be a directory.

@@ -61,10 +61,11 @@ func (w *workspace) own() error {
 	if err := unix.Fchmod(w.fd, 0o700); err != nil {
 		return err
 	}
-	if foldsCase(w.fd) {
-		return &manifests.UnsupportedError{Subject: quote.Clean(filepath.Dir(w.dir)), Reason: "names that differ only in case are the same file there"}
+	folds, err := foldsNames(w.fd)
+	if folds {
+		return &manifests.UnsupportedError{Subject: quote.Clean(filepath.Dir(w.dir)), Reason: "names that differ only in case, or in how a letter is encoded, are the same file there"}
 	}
-	return nil
+	return err
 }
 
 // end removes the directory.
