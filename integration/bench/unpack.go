@@ -25,8 +25,8 @@ type unpacking struct {
 	archives    string // directory with docker archives; may be empty
 	images      []layoutImage
 	many        layoutImage // with many files
-	plain       string      // the file of a layer that is not compressed …
-	flat        string      // … and the layout it is in
+	plain, gzip string      // the file of a layer as it is, and compressed …
+	flat, flatZ string      // … and the layouts they are in
 	self        string
 }
 
@@ -83,14 +83,23 @@ func (u *unpacking) ready(many string) error {
 	if err := command(u.bin, "-q", "unpack", "oci:"+u.corpus+":"+nearest.name, tree); err != nil {
 		return err
 	}
-	u.flat, u.plain = filepath.Join(u.dir, "flat"), filepath.Join(u.dir, "layer.tar")
+	u.plain, u.gzip = filepath.Join(u.dir, "layer.tar"), filepath.Join(u.dir, "layer.tar.gz")
+	u.flat, u.flatZ = filepath.Join(u.dir, "flat"), filepath.Join(u.dir, "flat-gzip")
 	if err := command("tar", "-C", tree, "-cf", u.plain, "."); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(tree); err != nil {
 		return err
 	}
-	return plainImage(u.flat, u.plain)
+	if err := command("gzip", "-k", u.plain); err != nil {
+		return err
+	}
+	diffID, err := oneLayerImage(u.flat, u.plain, ocispec.MediaTypeImageLayer, "")
+	if err != nil {
+		return err
+	}
+	_, err = oneLayerImage(u.flatZ, u.gzip, ocispec.MediaTypeImageLayerGzip, diffID)
+	return err
 }
 
 // off tells how far compressed layers are from some 200 MB, uncompressed.
@@ -167,42 +176,46 @@ func putIndex(layout string, index ocispec.Index) error {
 	return os.WriteFile(filepath.Join(layout, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644)
 }
 
-// plainImage makes a layout with one image, of one layer as it is.
-func plainImage(layout, layer string) error {
+// oneLayerImage makes a layout of an image whose one layer is in a file, which
+// has the diffID given, or is the digest itself.
+func oneLayerImage(layout, layer, mediaType string, diffID digest.Digest) (digest.Digest, error) {
 	if err := os.MkdirAll(filepath.Join(layout, "blobs", "sha256"), 0o755); err != nil {
-		return err
+		return "", err
 	}
 	f, err := os.Open(layer)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer f.Close()
-	l := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Size: size(layer)}
+	l := ocispec.Descriptor{MediaType: mediaType, Size: size(layer)}
 	if l.Digest, err = digest.FromReader(f); err != nil { // what is held here would be in all peaks
-		return err
+		return "", err
+	}
+	if diffID == "" {
+		diffID = l.Digest
 	}
 	if err := os.Link(layer, blobFile(layout, l.Digest)); err != nil {
-		return err
+		return "", err
 	}
 	config, err := json.Marshal(ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
-		RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{l.Digest}}})
+		RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}}})
 	if err != nil {
-		return err
+		return "", err
 	}
 	c, err := putBlob(layout, ocispec.MediaTypeImageConfig, config)
 	if err != nil {
-		return err
+		return "", err
 	}
 	v := specs.Versioned{SchemaVersion: 2}
 	manifest, err := json.Marshal(ocispec.Manifest{Versioned: v, MediaType: ocispec.MediaTypeImageManifest, Config: c, Layers: []ocispec.Descriptor{l}})
 	if err != nil {
-		return err
+		return "", err
 	}
 	m, err := putBlob(layout, ocispec.MediaTypeImageManifest, manifest)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return putIndex(layout, ocispec.Index{Versioned: v, Manifests: []ocispec.Descriptor{m}})
+	return diffID, putIndex(layout, ocispec.Index{Versioned: v, Manifests: []ocispec.Descriptor{m}})
 }
 
 // unpackInto is a contender, -unpack-into STORE LAYOUT NAME… or -unpack-into

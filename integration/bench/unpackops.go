@@ -54,7 +54,7 @@ func (u *unpacking) env(fs string) []string {
 		inputs, archived = append(inputs, "oci:"+u.corpus+":"+i.name), append(archived, "docker-archive:"+filepath.Join(u.archives, i.file+".tar"))
 	}
 	return []string{"FS=" + fs, "SELF=" + u.self, "LAYERS=" + strings.Join(u.many.layers, " "), "IMAGE=" + u.many.name, "FILE=" + u.many.file,
-		"NAMES=" + strings.Join(names, " "), "FILES=" + strings.Join(files, " "), "FLAT=" + u.flat, "PLAIN=" + u.plain, "ARCHIVES=" + u.archives,
+		"NAMES=" + strings.Join(names, " "), "FILES=" + strings.Join(files, " "), "FLAT=" + u.flat, "PLAIN=" + u.plain, "FLATZ=" + u.flatZ, "ZIPPED=" + u.gzip, "ARCHIVES=" + u.archives,
 		"INPUTS=" + strings.Join(inputs, " "), "ARCHIVED=" + strings.Join(archived, " ")}
 }
 
@@ -68,7 +68,7 @@ func (u *unpacking) operations() []operation {
 	warm := place{"fresh ext4", u.ext4, newExt4}
 	chill := place{"fresh ext4, caches dropped", u.ext4, newExt4 + cold}
 	return []operation{
-		u.oneLayer(shm), u.oneLayer(warm), u.manyFiles(shm), u.manyFiles(warm), u.fromDisk(chill),
+		u.oneLayer(shm), u.oneLayer(warm), u.gzipLayer(shm), u.gzipLayer(warm), u.manyFiles(shm), u.manyFiles(warm), u.fromDisk(chill),
 		u.engines(warm), u.allImages(warm), u.shared(warm),
 	}
 }
@@ -83,6 +83,16 @@ func (u *unpacking) oneLayer(p place) operation {
 		p.in("tar -xp", "tar", tar),
 		p.in("tar -xp, and sync", "tar", tar+forceFS),
 		p.in("openssl dgst beside tar -xp, and sync", "openssl", `openssl dgst -sha256 $PLAIN >/dev/null & `+tar+forceFS+` && wait`),
+	}}
+}
+
+func (u *unpacking) gzipLayer(p place) operation {
+	tar := `mkdir $FS/out && tar -xzpf $ZIPPED -C $FS/out`
+	return operation{name: fmt.Sprintf("one gzip layer of %d MB, %s", size(u.plain)/1e6, p.name), env: u.env(p.fs), contenders: []contender{
+		p.in("imgpack unpack", u.bin, `$IMGPACK -q unpack oci:$FLATZ $FS/out >/dev/null`),
+		p.in("tar -xzp", "tar", tar),
+		p.in("tar -xzp, and sync", "tar", tar+forceFS),
+		p.in("igzip -d into tar -xp, and sync", "igzip", `mkdir $FS/out && igzip -dc <$ZIPPED | tar -xp -C $FS/out`+forceFS),
 	}}
 }
 
