@@ -3,6 +3,7 @@ package unpack
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -156,9 +157,31 @@ func (m *layerMeta) save(dir string) error {
 	return os.WriteFile(dir+"/"+metaName, append(raw, '\n'), 0o600)
 }
 
+// maxRecord bounds a record of our own store: that of a layer lists the owners of
+// its files, where they could not be given to them.
+const maxRecord = 1 << 30
+
+// readRecord reads a file of our own store. For what is in its place nobody
+// waits.
+func readRecord(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err == nil && (!st.Mode().IsRegular() || st.Size() > maxRecord) {
+		err = fmt.Errorf("read %s: it is no record", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(f, maxRecord))
+}
+
 // loadMeta reads the record of a layer of our own store.
 func loadMeta(dir string) (*layerMeta, error) {
-	raw, err := os.ReadFile(dir + "/" + metaName)
+	raw, err := readRecord(dir + "/" + metaName)
 	if err != nil {
 		return nil, err
 	}

@@ -84,7 +84,7 @@ func (s *LayerStore) lookup(img *manifests.Image) (*Rootfs, *imageRecord, bool) 
 }
 
 func loadImage(dir string) (*imageRecord, error) {
-	raw, err := os.ReadFile(filepath.Join(dir, imageName))
+	raw, err := readRecord(filepath.Join(dir, imageName))
 	if err != nil {
 		return nil, err
 	}

@@ -419,3 +419,26 @@ func writeLayers(ctx context.Context, src manifests.Fetcher, img *manifests.Imag
 	}
 	return all[0].Rootfs, all[0].Result, nil
 }
+
+// TestStrangeRecord: for what is in the place of a record nobody waits; it is
+// written anew.
+func TestStrangeRecord(t *testing.T) {
+	b := fixtures.NewBlobs()
+	img := load(t, b, manyFiles(b)[0])
+	store := NewLayerStore(t.TempDir() + "/store")
+	for range 2 {
+		if _, _, err := store.Unpack(t.Context(), b, img, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := store.Lookup(img); !ok {
+			t.Fatal("it is not there")
+		}
+		record := store.dir + "/" + placeOf("images", imageKey(img)) + "/" + imageName
+		if err := errors.Join(os.Remove(record), unix.Mkfifo(record, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := store.Lookup(img); ok {
+			t.Error("it is there")
+		}
+	}
+}
