@@ -420,25 +420,24 @@ func writeLayers(ctx context.Context, src manifests.Fetcher, img *manifests.Imag
 	return all[0].Rootfs, all[0].Result, nil
 }
 
-// TestStrangeRecord: for what is in the place of a record nobody waits; it is
-// written anew.
+// TestStrangeRecord: for what is in the place of a record nobody waits.
 func TestStrangeRecord(t *testing.T) {
 	b := fixtures.NewBlobs()
 	img := load(t, b, manyFiles(b)[0])
 	store := NewLayerStore(t.TempDir() + "/store")
-	for range 2 {
-		if _, _, err := store.Unpack(t.Context(), b, img, Options{}); err != nil {
-			t.Fatal(err)
-		}
-		if _, ok := store.Lookup(img); !ok {
-			t.Fatal("it is not there")
-		}
-		record := store.dir + "/" + placeOf("images", imageKey(img)) + "/" + imageName
+	if _, _, err := store.Unpack(t.Context(), b, img, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, record := range []string{placeOf("images", imageKey(img)) + "/" + imageName, placeOf("layers", img.Layers[0].DiffID) + "/" + metaName} {
+		record = store.dir + "/" + record
 		if err := errors.Join(os.Remove(record), unix.Mkfifo(record, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		if _, ok := store.Lookup(img); ok {
 			t.Error("it is there")
+		}
+		if _, _, err := store.Unpack(t.Context(), b, img, Options{}); err != nil {
+			t.Error(err)
 		}
 	}
 }
