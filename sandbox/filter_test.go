@@ -6,8 +6,10 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"encoding/json"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -209,18 +211,27 @@ func TestFilteredLimits(t *testing.T) {
 
 // TestHeavyPackages keeps what filters are made of out of the program's start.
 func TestHeavyPackages(t *testing.T) {
-	cmd := call{}.command(t)
-	cmd.Env = append(os.Environ(), "GODEBUG=inittrace=1", callerEnv+"={}")
-	out, _ := cmd.CombinedOutput() // it has nothing to run
-	const most = 200 * time.Microsecond
-	for line := range strings.Lines(string(out)) {
-		f := strings.Fields(line)
-		if len(f) < 5 || f[0] != "init" || !strings.Contains(f[1], "seccomp") && !strings.Contains(f[1], "startlimit") && !strings.Contains(f[1], "runtime-spec") {
-			continue
+	const most, tries = 200 * time.Microsecond, 20 // others may have the processor in between
+	least := map[string]time.Duration{}
+	for range tries {
+		cmd := call{}.command(t)
+		cmd.Env = append(os.Environ(), "GODEBUG=inittrace=1", callerEnv+"={}")
+		out, _ := cmd.CombinedOutput() // it has nothing to run
+		for line := range strings.Lines(string(out)) {
+			f := strings.Fields(line)
+			if len(f) < 6 || f[0] != "init" || !strings.Contains(f[1], "seccomp") && !strings.Contains(f[1], "startlimit") && !strings.Contains(f[1], "runtime-spec") {
+				continue
+			}
+			d, err := time.ParseDuration(f[4] + f[5])
+			check(t, err)
+			if before, ok := least[f[1]]; !ok || d < before {
+				least[f[1]] = d
+			}
 		}
-		t.Log(strings.TrimSpace(line))
-		if d, err := time.ParseDuration(f[4] + f[5]); err == nil && d > most {
-			t.Errorf("heavy: %s", line)
+		if len(least) > 0 && slices.Max(slices.Collect(maps.Values(least))) <= most {
+			t.Log(least)
+			return
 		}
 	}
+	t.Errorf("heavy: %v", least)
 }

@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -89,34 +90,32 @@ func TestRemap(t *testing.T) {
 // TestRemapOutside looks at the process from outside.
 func TestRemapOutside(t *testing.T) {
 	im := newImage(t)
-	out, w, err := os.Pipe()
-	check(t, err)
-	defer out.Close()
-	s := im.remapped("sleep", "300")
-	s.User, s.Stdout = "app", w
-	done := make(chan result)
-	go func() { done <- run(t, s) }()
-	word := make([]byte, 5)
-	_, err = out.Read(word)
-	check(t, err)
-	var of []string
-	for _, p := range glob(t, "/proc/[0-9]*/status") {
-		raw, err := os.ReadFile(p)
-		if err == nil && strings.Contains(string(raw), fmt.Sprintf("\nUid:\t%d\t", mappedRoot+1000)) && strings.Contains(string(raw), fmt.Sprintf("\nGid:\t%d\t", mappedRoot+7+1001)) {
-			of = append(of, p)
+	noSandboxLeft(t)
+	s := im.remapped("sleep", "60000")
+	s.User = "app"
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	seen := make(chan []string, 1)
+	onReady(t, &s, func(string) {
+		defer cancel()
+		var of []string
+		for _, p := range descendants(t, os.Getpid()) {
+			raw, err := os.ReadFile("/proc/" + p + "/status")
+			if err == nil && strings.Contains(string(raw), fmt.Sprintf("\nUid:\t%d\t", mappedRoot+1000)) && strings.Contains(string(raw), fmt.Sprintf("\nGid:\t%d\t", mappedRoot+7+1001)) {
+				of = append(of, p)
+			}
 		}
+		seen <- of
+	})
+	r := runCtx(ctx, t, s)
+	select {
+	case of := <-seen:
+		if len(of) != 1 {
+			t.Errorf("processes of the mapped user: %v", of)
+		}
+	default:
+		t.Errorf("%+v, %v", r.st, r.err) // it was not ready
 	}
-	w.Close()
-	if r := <-done; r.err != nil || len(of) != 1 {
-		t.Errorf("%d processes of the mapped user: %v", len(of), r.err)
-	}
-}
-
-func glob(t *testing.T, pattern string) []string {
-	t.Helper()
-	names, err := filepath.Glob(pattern)
-	check(t, err)
-	return names
 }
 
 func TestRemapStreams(t *testing.T) {

@@ -159,11 +159,10 @@ func TestNewMountsStayOutside(t *testing.T) {
 
 func await(t *testing.T, done func() bool) {
 	t.Helper()
-	for range 1000 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if done() {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatal("it did not happen")
 }

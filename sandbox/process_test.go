@@ -16,7 +16,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // running is a sandbox that goes on while a test does things to it.
@@ -70,7 +69,7 @@ func (r *running) end() result {
 // exec runs another command, with its output captured.
 func (r *running) exec(e ExecSpec) (res result) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return r.execCtx(ctx, e)
 }
@@ -297,7 +296,11 @@ func TestExecIsIsolated(t *testing.T) {
 	go func() {
 		done <- r.exec(ExecSpec{Args: []string{"/bin/probe", "cat"}, Stdin: in, Started: func() { close(started) }})
 	}()
-	<-started
+	select {
+	case <-started:
+	case res := <-done:
+		t.Fatalf("%+v, %v", res.st, res.err)
+	}
 	var pids []int
 	for _, child := range descendants(t, r.Pid()) {
 		var pid int
@@ -397,15 +400,11 @@ func TestExecEndsWithSandbox(t *testing.T) {
 func TestExecLeavesBehind(t *testing.T) {
 	im := newImage(t)
 	r := keep(t, im.spec("cat"))
-	start := time.Now()
 	errOut, err := os.Create(filepath.Join(t.TempDir(), "err"))
 	check(t, err)
 	defer errOut.Close()
 	if out := r.goodAs(ExecSpec{Args: []string{"/bin/probe", "behind"}, Stderr: errOut}); !strings.HasPrefix(out, "left\n") && out != "ready\nleft\n" {
 		t.Errorf("%q", out)
-	}
-	if d := time.Since(start); d > 5*time.Second {
-		t.Errorf("took %v", d)
 	}
 	r.end()
 }

@@ -67,7 +67,7 @@ const screenEnd = "\x00end\x00"
 
 func (s *screen) await(text string) {
 	s.t.Helper()
-	for range 1000 {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
 		s.mu.Lock()
 		ok := bytes.Contains(s.shown.Bytes(), []byte(text))
 		s.mu.Unlock()
@@ -120,7 +120,7 @@ func (s *screen) end(from <-chan result) result {
 		}
 		r.out = s.text()
 		return r
-	case <-time.After(15 * time.Second):
+	case <-time.After(patience):
 		s.t.Fatalf("does not end; shown: %q", s.text())
 		return result{}
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -172,11 +171,7 @@ func TestStdinStaysOpen(t *testing.T) {
 	defer f.Close()
 	s := im.spec("hello")
 	s.Stdin = f
-	start := time.Now()
 	good(t, s)
-	if d := time.Since(start); d > 5*time.Second {
-		t.Errorf("took %v", d)
-	}
 }
 
 func TestFullOutput(t *testing.T) {

@@ -44,7 +44,7 @@ func rebuild() {
 
 // leaveBehind ends, and leaves a child behind that has its streams.
 func leaveBehind() {
-	c := exec.Command("/proc/self/exe", "sleep", "20000")
+	c := exec.Command("/proc/self/exe", "sleep", "1000000") // for good
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
 	fatal(c.Start())
 	fmt.Println("left")

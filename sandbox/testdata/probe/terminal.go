@@ -16,6 +16,7 @@ import (
 func init() {
 	commands["terminal"] = func([]string) { emit(ownTerminal()) }
 	commands["sizes"] = func([]string) { sizes() }
+	commands["job"] = func([]string) { job() }
 	commands["flood"] = func(a []string) { flood(number(a[0])) }
 	commands["leave"] = func([]string) { leave() }
 }
@@ -74,6 +75,17 @@ func sizes() {
 	}()
 	_, err := os.Stdin.Read(make([]byte, 64))
 	fatal(err)
+}
+
+// job says each time that it is told to go on.
+func job() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGCONT)
+	fmt.Println("begun")
+	for n := 1; ; n++ {
+		<-c
+		fmt.Println("continued", n)
+	}
 }
 
 func flood(n int) {
