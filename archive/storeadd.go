@@ -39,7 +39,7 @@ type AddResult struct {
 // A tag that names another digest is a *ConflictError, found before any blob is
 // copied, unless o.Force is set; the image it named then stays, without a name.
 // Roots without a name are kept so too.
-func (s *Store) Add(ctx context.Context, g *manifests.Graph, o AddOptions) ([]AddResult, error) {
+func (s *Store) Add(ctx context.Context, g *manifests.Graph, o AddOptions) (_ []AddResult, err error) {
 	roots, err := distinct(g.Roots())
 	if err != nil {
 		return nil, err
@@ -55,6 +55,13 @@ func (s *Store) Add(ctx context.Context, g *manifests.Graph, o AddOptions) ([]Ad
 		return nil, err
 	}
 	t := &addition{store: s, graph: g, roots: roots, blobs: allBlobs(g), options: o, staged: map[digest.Digest]bool{}}
+	if standing := s.standing(); standing != "" {
+		defer func() {
+			if err != nil {
+				s.forsake(standing)
+			}
+		}()
+	}
 	if t.stage, err = s.begin(ctx); err != nil {
 		return nil, err
 	}

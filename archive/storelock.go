@@ -41,14 +41,14 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 	if err := s.checkOurs(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(s.dir, "tmp"), storeDirMode); err != nil {
-		return nil, err
-	}
 	path := filepath.Join(s.dir, "lock")
-	l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(storeFileMode))
 	wait, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	if ok, err := l.TryLockContext(wait, lockPoll); !ok {
+	l, err := s.tryLock(wait, path)
+	for tries := 0; errors.Is(err, errForsaken) && tries < 100; tries++ { // each is lost to one who gave up
+		l, err = s.tryLock(wait, path)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -64,6 +64,63 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 		_ = os.Truncate(path, 0)
 		l.Unlock()
 	}, nil
+}
+
+// errForsaken says that the store that was locked was removed meanwhile.
+var errForsaken = errors.New("the store was removed")
+
+func (s *Store) tryLock(ctx context.Context, path string) (*flock.Flock, error) {
+	if err := os.MkdirAll(filepath.Join(s.dir, "tmp"), storeDirMode); err != nil {
+		return nil, err
+	}
+	l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(storeFileMode))
+	ok, err := l.TryLockContext(ctx, lockPoll)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errForsaken
+	}
+	if !ok {
+		return nil, err
+	}
+	locked, lerr := l.Stat()
+	there, err := os.Stat(path)
+	if lerr != nil || err != nil || !os.SameFile(locked, there) {
+		l.Unlock()
+		return nil, errForsaken
+	}
+	return l, nil
+}
+
+// standing is the nearest directory above a store that is there before it is
+// made; "" where the store is there.
+func (s *Store) standing() string {
+	for dir := s.dir; ; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); err == nil || dir == filepath.Dir(dir) {
+			if dir == s.dir {
+				return ""
+			}
+			return dir
+		}
+	}
+}
+
+// forsake removes a store that was made for what then failed, up to a directory
+// that was there. What somebody has begun to use stays.
+func (s *Store) forsake(standing string) {
+	unlock, err := s.lock(context.Background())
+	if err != nil {
+		return
+	}
+	defer unlock()
+	names, err := os.ReadDir(s.dir)
+	if err != nil || len(names) != 2 || os.Remove(filepath.Join(s.dir, "tmp")) != nil {
+		return // more than that and the lock
+	}
+	if os.Remove(filepath.Join(s.dir, "lock")) != nil {
+		return
+	}
+	for dir := s.dir; dir != standing && os.Remove(dir) == nil; {
+		dir = filepath.Dir(dir)
+	}
 }
 
 func holder(path string) string {

@@ -214,3 +214,55 @@ func TestDiskFull(t *testing.T) {
 		})
 	}
 }
+
+// TestForsakenStore: of a store that was made for images which were then
+// refused nothing is left, and who begins to use it meanwhile is not in the way.
+func TestForsakenStore(t *testing.T) {
+	b := fixtures.NewBlobs()
+	good, bad := fixtures.Root("good:1", small(b, "good")), fixtures.Root("bad:1", small(b, "bad"))
+	fine, refused := b.Graph(t, good), b.Graph(t, bad)
+	for _, d := range refused.Blobs() {
+		b.Corrupt(d.Digest, func(p []byte) []byte { return append(p, 0) })
+	}
+	top := t.TempDir()
+	for range 20 {
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() {
+				s, err := OpenStore(filepath.Join(top, "new", "store"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := s.Add(bg, refused, AddOptions{}); !errors.As(err, new(*manifests.ContentError)) {
+					t.Error(err)
+				}
+				if i == 0 {
+					return
+				}
+				if _, err := s.Add(bg, fine, AddOptions{}); err != nil {
+					t.Error(err)
+				}
+				if roots, err := s.Roots(bg); err != nil || len(roots) != 1 {
+					t.Errorf("%v, %v", roots, err)
+				}
+			})
+		}
+		wg.Wait()
+		if err := os.RemoveAll(filepath.Join(top, "new")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{"new/store", "."} {
+		s, err := OpenStore(filepath.Join(top, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Add(bg, refused, AddOptions{}); err == nil {
+			t.Error("it was taken")
+		}
+		if _, err := os.Stat(filepath.Join(top, "new")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%v, want nothing left", err)
+		}
+	}
+}
