@@ -23,14 +23,11 @@ type Dir struct {
 	boot string // of tests: a boot id
 }
 
-// OpenDir opens the directory at path, and makes it where it is missing. There
-// is nothing to close.
+// OpenDir opens the directory at path, which is made with the first container.
+// There is nothing to close.
 func OpenDir(path string) (*Dir, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(abs, 0o700); err != nil {
 		return nil, err
 	}
 	return &Dir{path: abs}, nil
@@ -188,7 +185,7 @@ func (d *Dir) List() ([]*Container, error) { return d.list() }
 
 func (d *Dir) list() ([]*Container, error) {
 	entries, err := os.ReadDir(d.path)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	var out []*Container

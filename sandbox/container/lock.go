@@ -78,6 +78,9 @@ func (c *Container) change() (*os.File, error) {
 
 // lock takes the lock under which names are given and taken away.
 func (d *Dir) lock() (*os.File, error) {
+	if err := os.MkdirAll(d.path, 0o700); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(filepath.Join(d.path, lockFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err
