@@ -12,8 +12,11 @@ OUT ?= imgpack
 
 .PHONY: build demo test check integration arm64 fuzz bench soak fixtures man cover clean
 
+# The copy is for its place in the page cache: what the linker wrote lies there in
+# single pages, and takes a millisecond longer to start until it is read anew.
 build:
-	go build $(GOFLAGS_BUILD) -o $(OUT) ./cmd/imgpack
+	go build $(GOFLAGS_BUILD) -o $(OUT).new ./cmd/imgpack
+	@cp $(OUT).new $(OUT).copy && rm $(OUT).new && mv $(OUT).copy $(OUT)
 
 # Pack, verify, load, unpack and run real images, from nothing.
 demo: build

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -38,9 +39,15 @@ func (b *bench) prepare() error {
 	return err
 }
 
+// build makes the binary, among temporary files: like the peers it is not to lie
+// in a scratch directory that is memory, where each of its pages is mapped alone.
 func (b *bench) build() error {
-	b.bin = filepath.Join(b.dir, "imgpack")
-	return command("make", "-s", "build", "OUT="+b.bin)
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return err
+	}
+	b.bin = filepath.Join(dir, "imgpack")
+	return errors.Join(os.Chmod(dir, 0o755), command("make", "-s", "build", "OUT="+b.bin))
 }
 
 // fill brings the corpus into the registry.
@@ -139,5 +146,8 @@ func (b *bench) stop() {
 	for _, d := range b.daemons {
 		d.Process.Kill()
 		d.Wait()
+	}
+	if b.bin != "" {
+		os.RemoveAll(filepath.Dir(b.bin))
 	}
 }
