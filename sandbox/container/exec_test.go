@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
+	"regexp"
+	"syscall"
 	"testing"
 	"time"
 
@@ -51,16 +54,21 @@ func TestExecInContainer(t *testing.T) {
 	}
 }
 
-func TestPause(t *testing.T) {
-	b := newBox(t)
-	c := b.create(Config{}, "sleep", "600000")
-	start(t, c)
-	err := c.Pause(t.Context())
+// supported skips the test where this host cannot pause.
+func supported(t *testing.T, err error) {
+	t.Helper()
 	if un, ok := errors.AsType[*sandbox.UnsupportedError](err); ok {
 		t.Skip(un)
 	} else if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestPause(t *testing.T) {
+	b := newBox(t)
+	c := b.create(Config{}, "sleep", "600000")
+	start(t, c)
+	supported(t, c.Pause(t.Context()))
 	if st := state(t, c); st.Status != Paused {
 		t.Errorf("%+v", st)
 	}
@@ -96,8 +104,31 @@ func TestPause(t *testing.T) {
 	if st := state(t, c); st.Status != Exited {
 		t.Errorf("%+v", st)
 	}
-	start(t, c)
 	until(t, "the end of what was paused", func() bool { return gone(st.Pid) })
+}
+
+// TestPauseVersion1 is TestPause where there is no cgroup of version 2.
+func TestPauseVersion1(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("takes root")
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?m) - cgroup \S+ \S*\bfreezer\b`).Match(mounts) {
+		t.Skip("no freezer of version 1 is mounted here")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", `umount -l -a -t cgroup2; exec "$0" -test.v -test.run='^TestPause$'`, self)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestPause")) {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // What is paused for somebody goes on when he lets it, and when he is killed.
@@ -106,11 +137,7 @@ func TestPauseFor(t *testing.T) {
 	c := b.create(Config{}, "sleep", "600000")
 	start(t, c)
 	resume, err := c.PauseFor(t.Context())
-	if un, ok := errors.AsType[*sandbox.UnsupportedError](err); ok {
-		t.Skip(un)
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	supported(t, err)
 	if st := state(t, c); st.Status != Paused {
 		t.Errorf("%+v", st)
 	}

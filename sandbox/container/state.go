@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/imgpack/imgpack/internal/atomicfile"
+	"github.com/imgpack/imgpack/sandbox/internal/cgroup"
 )
 
 // record is state.json.
@@ -148,7 +149,8 @@ func (c *Container) putRight() (r record, done bool, err error) {
 		return r, true, nil
 	}
 	r = lost(r, c.dir.bootID(), time.Now())
-	_ = c.save(r) // a full disk does not make it untrue
+	_ = c.save(r)      // a full disk does not make it untrue
+	_ = cgroup.Sweep() // what was paused by version 1 ends only when it goes on
 	return r, true, nil
 }
 
