@@ -308,7 +308,7 @@ func whole(from, to int) recipe.Tar {
 // eventually waits for what another goroutine does.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for range 1000 {
+	for range 10_000 {
 		if is() {
 			return
 		}

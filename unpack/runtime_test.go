@@ -326,12 +326,12 @@ func TestRuntimeHugeEnvironment(t *testing.T) {
 	for i := range 200_000 {
 		env = append(env, fmt.Sprintf("E%d=", i))
 	}
-	start := time.Now()
+	start := processorTime()
 	spec, _, _, err := bundle(t, ocispec.ImageConfig{Env: env}, Options{})
 	if err != nil || len(spec.Process.Env) != len(env)+2 {
 		t.Fatal(err)
 	}
-	if d := time.Since(start); d > 10*time.Second {
+	if d := processorTime() - start; d > 10*time.Second {
 		t.Errorf("it took %v", d)
 	}
 }

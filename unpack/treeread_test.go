@@ -179,9 +179,9 @@ func TestHostileTrees(t *testing.T) {
 	for _, h := range fixtures.HostileLayers() {
 		b := fixtures.NewBlobs()
 		img := load(t, b, fixtures.Root("", h.Image(b)))
-		start := time.Now()
+		start := processorTime()
 		tr, err := ReadTree(context.Background(), b, img, TreeOptions{})
-		if took := time.Since(start); took > 10*time.Second {
+		if took := processorTime() - start; took > 10*time.Second {
 			t.Errorf("%s: took %v", h.Name, took)
 		}
 		if !fixtures.Matches(err, h.Want) {

@@ -248,7 +248,8 @@ func scriptPlain(ts *testscript.TestScript, neg bool, args []string) {
 
 // scriptRegistry starts an empty registry and puts its host into a variable:
 // registry VARIABLE [FILE]. While FILE is there, large blobs are not to be had:
-// the connection is closed, or nothing comes where the file says hang.
+// the connection is closed after the time that the file says, in which others
+// arrive, or nothing comes where it says hang.
 func scriptRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
 		ts.Fatalf("usage: registry VARIABLE [FILE]")
@@ -262,12 +263,12 @@ func scriptRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], strings.TrimPrefix(s.URL, "http://"))
 }
 
-// failAfter gives other blobs a second to arrive.
 func failAfter(how string) <-chan time.Time {
-	if strings.TrimSpace(how) == "hang" {
+	d, err := time.ParseDuration(strings.TrimSpace(how))
+	if err != nil {
 		return nil
 	}
-	return time.After(time.Second)
+	return time.After(d)
 }
 
 // failing hides blobs of more than 170 kB while file is there.
@@ -300,7 +301,7 @@ func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		least = n
 	}
-	for range 300 {
+	for range 1200 {
 		if st, err := os.Stat(ts.MkAbs(args[0])); err == nil && st.Size() >= least {
 			return
 		}

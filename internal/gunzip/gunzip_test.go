@@ -376,7 +376,7 @@ func TestClose(t *testing.T) {
 			}
 		}
 	}
-	for range 100 {
+	for range 3000 {
 		if runtime.NumGoroutine() <= before {
 			return
 		}

@@ -99,7 +99,7 @@ func TestErrors(t *testing.T) {
 	if err := Restore(cancelled, io.Discard, bytes.NewReader(content), recipe, int64(len(stream)), anyCost); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled Restore: %v", err)
 	}
-	for range 100 {
+	for range 3000 {
 		if runtime.NumGoroutine() <= before {
 			return
 		}

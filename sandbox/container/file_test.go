@@ -99,12 +99,12 @@ func (b box) useStrange(name, what string, c *Container) {
 // TestMuteMonitor: a monitor that lives and cannot be asked is not waited for, and
 // is named, so that it can be ended.
 func TestMuteMonitor(t *testing.T) {
-	usual := dialPatience
-	defer func() { dialPatience = usual }()
-	dialPatience = 100 * time.Millisecond
 	b := newBox(t)
 	c := b.create(Config{Name: "mute"}, "sleep", "600000")
 	start(t, c)
+	usual := dialPatience
+	defer func() { dialPatience = usual }()
+	dialPatience = 100 * time.Millisecond
 	pid := state(t, c).Monitor
 	if err := os.Remove(c.file(socketFile)); err != nil {
 		t.Fatal(err)

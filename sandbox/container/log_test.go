@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,15 +132,18 @@ func TestFollow(t *testing.T) {
 	if err := c.save(record{State: State{Status: Running}}); err != nil {
 		t.Fatal(err)
 	}
-	var out bytes.Buffer
+	read := &lines{}
 	done := make(chan error)
-	go func() { done <- c.Logs(context.Background(), &out, &out, LogOptions{Follow: true}) }()
-	want := 0
+	go func() { done <- c.Logs(context.Background(), read, read, LogOptions{Follow: true}) }()
+	want := int64(0)
 	for i := range 30 {
+		aside := i%10 == 9
+		if aside { // a reader that comes to it once between two times misses nothing
+			until(t, "the lines to be read", func() bool { return read.Load() == want })
+		}
 		l.add(streamOut, []string{"line\n"})
 		want++
-		if i%10 == 9 {
-			time.Sleep(3 * followPause)
+		if aside {
 			if err := os.Rename(l.path, l.old); err != nil {
 				t.Fatal(err)
 			}
@@ -149,9 +153,17 @@ func TestFollow(t *testing.T) {
 	if err := c.save(record{State: State{Status: Exited}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-done; err != nil || strings.Count(out.String(), "line\n") != want {
-		t.Errorf("%d lines of %d, %v", strings.Count(out.String(), "line\n"), want, err)
+	if err := <-done; err != nil || read.Load() != want {
+		t.Errorf("%d lines of %d, %v", read.Load(), want, err)
 	}
+}
+
+// lines counts what is written to it.
+type lines struct{ atomic.Int64 }
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.Add(int64(bytes.Count(p, []byte("\n"))))
+	return len(p), nil
 }
 
 // What a full disk does not take is counted, and told in the log later.

@@ -262,10 +262,14 @@ func TestStatusesAreTyped(t *testing.T) {
 	}
 }
 
+// stall is what a busy machine does not take for an answer.
+const stall = 2 * time.Second
+
 func TestStalledConnectionsEnd(t *testing.T) {
+	t.Parallel()
 	data, desc := random(100_000)
 	o := quick()
-	o.Stall = 100 * time.Millisecond
+	o.Stall = stall
 	o.Retries = -1
 	s := registrytest.New(t, blobs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		w.Header().Set("Content-Length", "100000")
@@ -276,23 +280,20 @@ func TestStalledConnectionsEnd(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	r := open(t, s.Host, o, false)
-	start := time.Now()
 	for name, do := range map[string]func() error{
 		"body":   func() error { _, err := fetch(t, r, desc); return err },
 		"header": func() error { _, err := r.HasBlob(context.Background(), desc); return err },
 	} {
 		err := do()
 		var gone *UnreachableError
-		if !errors.As(err, &gone) || !strings.Contains(err.Error(), "no byte for 100ms") {
+		if !errors.As(err, &gone) || !strings.Contains(err.Error(), "no byte for 2s") {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-	if time.Since(start) > 5*time.Second {
-		t.Error("took", time.Since(start))
 	}
 }
 
 func TestSlowReaderIsNoStall(t *testing.T) {
+	t.Parallel()
 	data, desc := random(3_000_000)
 	s := registrytest.New(t, blobs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if e := r.Header.Get("Accept-Encoding"); e != "" {
@@ -302,7 +303,7 @@ func TestSlowReaderIsNoStall(t *testing.T) {
 	}))
 	s.PutBlob(t, "team/app", data)
 	o := quick()
-	o.Stall = 200 * time.Millisecond
+	o.Stall = stall
 	body, err := open(t, s.Host, o, false).Blob(context.Background(), desc)
 	if err != nil {
 		t.Fatal(err)
@@ -311,7 +312,7 @@ func TestSlowReaderIsNoStall(t *testing.T) {
 	if _, err := io.ReadFull(body, make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(500 * time.Millisecond)
+	time.Sleep(stall + time.Second)
 	if got, err := io.ReadAll(body); err != nil || len(got)+1000 != len(data) || s.Count("GET", "/blobs/") != 1 {
 		t.Fatalf("%d bytes, %v, %d requests", len(got), err, s.Count("GET", "/blobs/"))
 	}

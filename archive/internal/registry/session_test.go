@@ -50,7 +50,7 @@ func TestTLS(t *testing.T) {
 			}
 			continue
 		}
-		if err == nil || time.Since(start) > 2*time.Second {
+		if err == nil || time.Since(start) > 30*time.Second {
 			t.Errorf("%s: %v after %s", name, err, time.Since(start))
 		}
 	}

@@ -147,12 +147,13 @@ func TestTokenExpiringInAnUpload(t *testing.T) {
 }
 
 func TestSlowSourceIsNoStall(t *testing.T) {
+	t.Parallel()
 	data, desc := random(10)
 	o := quick()
-	o.Stall = 100 * time.Millisecond
+	o.Stall = stall
 	s := registrytest.New(t)
 	_, err := open(t, s.Host, o, true).Upload(context.Background(), desc, "", func() (io.ReadCloser, error) {
-		return io.NopCloser(io.MultiReader(bytes.NewReader(data[:5]), sleeper(300*time.Millisecond), bytes.NewReader(data[5:]))), nil
+		return io.NopCloser(io.MultiReader(bytes.NewReader(data[:5]), sleeper(stall+time.Second), bytes.NewReader(data[5:]))), nil
 	}, nil)
 	if err != nil || s.Count("PUT", "") != 1 {
 		t.Fatal(err, s.Count("PUT", ""))
@@ -229,7 +230,7 @@ func TestDamagedUploadIsNeverCompleted(t *testing.T) {
 			if done || s.Count("PUT", "") != 1 {
 				t.Errorf("%s: the registry has received it whole, or %d times", name, s.Count("PUT", ""))
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			t.Errorf("%s: the upload was left hanging", name)
 		}
 	}
