@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imgpack/imgpack/dedupe"
 	"github.com/imgpack/imgpack/internal/atomicfile"
 	"github.com/imgpack/imgpack/internal/quote"
@@ -22,13 +24,17 @@ type sink struct {
 }
 
 // openSink checks where -o points before any work is done. An empty path is
-// standard output, which must not be a terminal; "-" may be.
+// standard output, which must be neither a terminal nor closed; "-" may be.
 func (a *app) openSink(path string, force bool) (*sink, error) {
 	switch path {
 	case "":
 		if a.outTerminal {
 			return nil, usagef("refusing to write binary data to a terminal").
 				hint("use -o FILE, or -o - if you really want it on the terminal")
+		}
+		if closedAtStart(a.Out) {
+			return nil, usagef("standard output is closed: what is written there would be lost").
+				hint("use -o FILE, or -o %s if that is wanted", os.DevNull)
 		}
 		fallthrough
 	case "-":
@@ -59,6 +65,23 @@ func (a *app) openSink(path string, force bool) (*sink, error) {
 }
 
 func nothing() error { return nil }
+
+// closedAtStart reports whether the Go runtime has opened /dev/null in the place
+// of a stream that the program was started without. It does so for reading and
+// writing, a shell's >/dev/null for writing alone.
+func closedAtStart(stream any) bool {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_ACCMODE != unix.O_RDWR {
+		return false
+	}
+	st, err := f.Stat()
+	null, nerr := os.Stat(os.DevNull)
+	return err == nil && nerr == nil && os.SameFile(st, null)
+}
 
 // writer is what can be written to a file in parallel, or to a stream.
 type writer struct {
