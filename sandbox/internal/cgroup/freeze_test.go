@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // hosts are this host with one version of freezers at a time.
@@ -41,8 +39,8 @@ func freezableGroup(t *testing.T, h *host) *Group {
 	return g
 }
 
-func context10(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+func patient(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -67,7 +65,7 @@ func TestFreeze(t *testing.T) {
 			goesOn := func() {
 				t.Helper()
 				from := size(t, file)
-				for range 500 {
+				for range 6000 {
 					if time.Sleep(10 * time.Millisecond); size(t, file) > from {
 						return
 					}
@@ -76,7 +74,7 @@ func TestFreeze(t *testing.T) {
 			}
 			goesOn()
 			for range 2 {
-				check(t, g.Freeze(context10(t)))
+				check(t, g.Freeze(patient(t)))
 				from := size(t, file)
 				if time.Sleep(100 * time.Millisecond); size(t, file) != from {
 					t.Error("it goes on, frozen")
@@ -84,7 +82,7 @@ func TestFreeze(t *testing.T) {
 				check(t, g.Thaw())
 				goesOn()
 			}
-			check(t, g.Freeze(context10(t)))
+			check(t, g.Freeze(patient(t)))
 			check(t, g.Kill())
 			_ = cmd.Wait()
 			if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); ws.Signal() != syscall.SIGKILL {
@@ -132,7 +130,7 @@ func TestFreezeWhereLimited(t *testing.T) {
 		t.Errorf("%d directories, before %d", len(g.dirs), before)
 	}
 	cmd := start(t, g, "exec sleep 20")
-	check(t, g.Freeze(context10(t)))
+	check(t, g.Freeze(patient(t)))
 	check(t, g.Kill())
 	_ = cmd.Wait()
 }
@@ -142,22 +140,22 @@ func TestSweepThaws(t *testing.T) {
 	h := hosts(t)["version 1"]
 	g := freezableGroup(t, h)
 	cmd := start(t, g, "exec sleep 20")
-	check(t, g.Freeze(context10(t)))
+	check(t, g.Freeze(patient(t)))
 	check(t, cmd.Process.Kill())
 	check(t, g.freezer.lock.Close()) // as if its maker were gone
 	done := make(chan error)
 	go func() { done <- cmd.Wait() }()
 	select {
 	case <-done:
-		t.Skip("this kernel kills what version 1 has frozen")
+		t.Log("another swept, or this kernel kills what version 1 has frozen")
 	case <-time.After(50 * time.Millisecond):
+		check(t, Sweep())
+		<-done
 	}
-	check(t, Sweep())
-	<-done
-	if _, err := os.Lstat(g.freezer.path); !errors.Is(err, unix.ENOENT) {
-		t.Error(err)
-	}
-	g.dirs = nil
+	path := g.freezer.path
+	g.dirs = nil      // of which the lock is closed
+	check(t, Sweep()) // the process may have taken its time
+	swept(t, path)
 }
 
 func TestNoFreezer(t *testing.T) {
