@@ -283,6 +283,16 @@ func TestProcessOneIsWeak(t *testing.T) {
 }
 
 // TestNothingLeaks runs many sandboxes and looks at what is left.
+// TestProcessOneIsKilled: who kills process 1, be it the program by a limit that
+// it gives it, ends the sandbox as the program being killed does.
+func TestProcessOneIsKilled(t *testing.T) {
+	s := newImage(t).spec("sleep", "60000")
+	s.Started = func(p *Process) { _ = unix.Kill(p.Pid(), unix.SIGKILL) }
+	if r := run(t, s); r.err != nil || r.st.Code != 137 || r.st.Signal != syscall.SIGKILL {
+		t.Errorf("%+v, %v", r.st, r.err)
+	}
+}
+
 func TestNothingLeaks(t *testing.T) {
 	im := newImage(t)
 	state := stateDir(t)

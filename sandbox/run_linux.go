@@ -191,6 +191,7 @@ type outcome struct {
 	status  Status
 	err     error
 	settled bool // status or err is valid
+	started bool // the command was
 }
 
 // supervise sends the plan, passes signals on and waits for the end.
@@ -256,6 +257,7 @@ func (b *box) listen(news chan<- message) (out outcome) {
 		case m.ID != 0:
 			b.life.tell(m)
 		case m.Explain != "", m.Ready, m.Started:
+			out.started = out.started || m.Started
 			news <- m
 		case m.Error != nil:
 			out = outcome{err: m.Error.err(), settled: true}
@@ -279,7 +281,9 @@ func (b *box) settle(ctx context.Context, out outcome, sendErr error) (Status, e
 	if ctx.Err() != nil {
 		return killed, context.Cause(ctx)
 	}
-	if b.life.wasKilled() {
+	// Where somebody else kills it, be it the program by a limit that it gives it,
+	// that is the end of a container elsewhere, too.
+	if b.life.wasKilled() || out.started && how == "signal: "+syscall.SIGKILL.String() {
 		return killed, nil
 	}
 	return Status{}, &StartError{
