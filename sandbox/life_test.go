@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -100,20 +102,30 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// sandboxProcesses lists processes below this one, other than itself.
-func sandboxProcesses(t *testing.T, parent int) []string {
+// sandboxProcesses lists processes below one, other than itself. It asks each
+// for its parent: a parent's threads, when they end, hand children on to others
+// that may have been asked by then.
+func sandboxProcesses(t *testing.T, parent int) (all []string) {
 	t.Helper()
-	if _, err := os.ReadFile("/proc/thread-self/children"); err != nil {
-		t.Skipf("this kernel does not list children: %v", err)
-	}
-	var all []string // of a parent that has just ended: none
-	tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", parent))
-	for _, task := range tasks {
-		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", parent, task.Name())); err == nil {
-			all = append(all, strings.Fields(string(b))...)
+	for _, dir := range glob(t, "/proc/[0-9]*") {
+		b, err := os.ReadFile(dir + "/stat")
+		if err != nil {
+			continue // it has just ended
+		}
+		const ppid = 1 // after the name, in which anything may be
+		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		if f[ppid] == strconv.Itoa(parent) {
+			all = append(all, filepath.Base(dir))
 		}
 	}
 	return all
+}
+
+func glob(t *testing.T, pattern string) []string {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	check(t, err)
+	return names
 }
 
 func noSandboxLeft(t *testing.T) {
