@@ -3,6 +3,7 @@ package manifests
 import (
 	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -38,28 +39,38 @@ func DecodeExactJSON(raw []byte, limit int, subject string, v any) error {
 	return decodeJSON(raw, limit, subject, v, true)
 }
 
+// DecodeRecord is DecodeJSON for what this program has written for itself, of
+// any size. Its errors are no *ContentError.
+func DecodeRecord(raw []byte, v any) error {
+	return decodeValue(raw, v, false)
+}
+
 func decodeJSON(raw []byte, limit int, subject string, v any, exact bool) error {
 	if len(raw) > limit {
 		return Bad(KindLimit, subject, "document of %d bytes is larger than %d", len(raw), limit)
 	}
+	if err := decodeValue(raw, v, exact); err != nil {
+		return badJSON(subject, err)
+	}
+	return nil
+}
+
+func decodeValue(raw []byte, v any, exact bool) error {
 	if !utf8.Valid(raw) {
-		return Bad(KindMalformed, subject, "not UTF-8 text")
+		return errors.New("not UTF-8 text")
 	}
 	place := reflect.ValueOf(v)
 	if place.Kind() != reflect.Pointer || place.IsNil() {
-		return Bad(KindMalformed, subject, "there is nothing to read it into")
+		return errors.New("there is nothing to read it into")
 	}
 	d := decoder{raw: raw, exact: exact}
 	if err := d.value(place.Elem(), 0); err != nil {
-		return badJSON(subject, err)
+		return err
 	}
 	if d.space(); d.at < len(raw) {
-		return Bad(KindMalformed, subject, "data follows the JSON value")
+		return errors.New("data follows the JSON value")
 	}
-	if d.wrong != nil {
-		return badJSON(subject, d.wrong)
-	}
-	return nil
+	return d.wrong
 }
 
 // badJSON reports a decoder's complaint, which may quote any amount of the

@@ -2,7 +2,6 @@ package unpack
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,7 +88,7 @@ func loadImage(dir string) (*imageRecord, error) {
 		return nil, err
 	}
 	record := &imageRecord{}
-	if err := json.Unmarshal(raw, record); err != nil {
+	if err := manifests.DecodeRecord(raw, record); err != nil {
 		return nil, fmt.Errorf("read %s: %w", dir, err)
 	}
 	if record.Version != metaVersion {
