@@ -172,7 +172,7 @@ func TestIDsEnd(t *testing.T) {
 		if err := waits.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		waitFor(t, "waiting for the lock", func() bool { return opened(locks[0]) })
 		waits.Process.Signal(sig)
 		if waits.Wait(); waits.ProcessState.ExitCode() != want {
 			t.Errorf("%v: exit %d", sig, waits.ProcessState.ExitCode())
@@ -183,11 +183,7 @@ func TestIDsEnd(t *testing.T) {
 	// Killed: gc finds what it left.
 	marker := "sleep 98765"
 	signalled(t, h.command("run", "--entrypoint", "", ref, "sh", "-c", "echo ready; touch /var/lib/redis/x; "+marker), func(p *os.Process) { p.Kill() })
-	for end := time.Now().Add(5 * time.Second); running(marker); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the command outlived imgpack")
-		}
-	}
+	ends(t, marker)
 	h.ok("rmi", ref)
 	if out := h.ok("gc"); !strings.Contains(out, "1 left-over") {
 		t.Errorf("gc: %s", out)
@@ -317,23 +313,30 @@ func TestIDsKilled(t *testing.T) {
 	for _, as := range []string{"rootfs", "runtime"} {
 		dir := h.path(as)
 		left := filepath.Join(h.dir, "."+as+".imgpack-partial")
-		cmd := h.command("unpack", "--ids", "ranges", "--as", as, ref, as)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for len(foreign(left)) == 0 {
-			if _, err := os.Lstat(dir); err == nil {
+		for tries := 1; ; tries++ {
+			cmd := h.command("unpack", "--ids", "ranges", "--as", as, ref, as)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			_, err := os.Lstat(dir)
+			for end := time.Now().Add(time.Minute); err != nil && len(foreign(left)) == 0 && time.Now().Before(end); _, err = os.Lstat(dir) {
+				time.Sleep(time.Millisecond)
+			}
+			cmd.Process.Kill()
+			cmd.Wait()
+			if _, err = os.Lstat(dir); err != nil {
+				break
+			}
+			if tries == 20 {
 				t.Fatal("it was too fast")
 			}
-			time.Sleep(time.Millisecond)
+			removeAll(dir)
 		}
-		cmd.Process.Kill()
-		cmd.Wait()
 		f, err := os.Open(left)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(5 * time.Second); unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(time.Minute); unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatal("its child goes on")
 			}

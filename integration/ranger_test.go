@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -219,6 +220,26 @@ func running(words string) bool {
 		}
 	}
 	return false
+}
+
+// ends waits until no process has these words on its command line.
+func ends(t *testing.T, words string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); running(words); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s goes on", words)
+		}
+	}
+}
+
+// opened reports whether a process other than this one has a file open.
+func opened(path string) bool {
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	own := fmt.Sprintf("/proc/%d/", os.Getpid())
+	return slices.ContainsFunc(links, func(l string) bool {
+		to, err := os.Readlink(l)
+		return err == nil && to == path && !strings.HasPrefix(l, own)
+	})
 }
 
 func pair(t *testing.T) []*os.File {

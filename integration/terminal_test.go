@@ -76,7 +76,7 @@ func (s *seat) settings() unix.Termios {
 
 func (s *seat) await(text string) {
 	s.t.Helper()
-	for range 1000 {
+	for range 6000 {
 		s.mu.Lock()
 		ok := strings.Contains(s.shown.String(), text)
 		s.mu.Unlock()
@@ -97,8 +97,9 @@ func (s *seat) typeIn(text string) {
 // end wants an exit code, and the terminal as it was.
 func (s *seat) end(code int) {
 	s.t.Helper()
-	time.AfterFunc(20*time.Second, func() { _ = s.cmd.Process.Kill() }) // it has long ended
+	hangs := time.AfterFunc(time.Minute, func() { _ = s.cmd.Process.Kill() })
 	_ = s.cmd.Wait()
+	hangs.Stop()
 	if got := s.cmd.ProcessState.ExitCode(); got != code {
 		s.t.Errorf("exit code %d, want %d\n%s", got, code, s.shown.String())
 	}
@@ -131,12 +132,10 @@ func TestTerminal(t *testing.T) {
 			s.typeIn("tty; stty size\r")
 			s.await("/dev/pts/0\r\n30 100\r\n")
 			s.resize(50, 120)
-			time.Sleep(300 * time.Millisecond)
-			s.typeIn("stty size; tty < /dev/console\r")
+			s.typeIn("until [ \"$(stty size)\" = '50 120' ]; do sleep 1; done; stty size; tty < /dev/console\r")
 			s.await("50 120\r\n/dev/console\r\n")
-			s.typeIn("sleep 1000\r")
-			s.await("sleep 1000\r\n")
-			time.Sleep(300 * time.Millisecond)
+			s.typeIn("sh -c 'echo be''gun; exec sleep 1000'\r")
+			s.await("begun\r\n")
 			s.typeIn("\x03")
 			time.Sleep(300 * time.Millisecond)
 			s.typeIn("echo status $?; exit 7\r")
@@ -146,11 +145,16 @@ func TestTerminal(t *testing.T) {
 			// An interactive shell does not heed SIGTERM; whoever insists is heard.
 			s = takeSeat(t, h, run...)
 			s.await("ready> ")
-			for range 3 {
-				unfailing(t, s.cmd.Process.Signal(syscall.SIGTERM))
-				time.Sleep(100 * time.Millisecond)
-			}
+			insist := time.NewTicker(100 * time.Millisecond)
+			go func() {
+				for range insist.C { // what comes before the last was heeded is lost
+					if s.cmd.Process.Signal(syscall.SIGTERM) != nil {
+						return
+					}
+				}
+			}()
 			s.end(143)
+			insist.Stop()
 
 			s = takeSeat(t, h, run...)
 			s.await("ready> ")
