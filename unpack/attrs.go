@@ -30,17 +30,18 @@ func (s *setter) ownFile(fd int, d *cachedDir, e *layertar.Entry) error {
 }
 
 // fdAttrs sets what else an entry says of an open file. It comes last: content
-// clears capabilities, and everything moves the times.
-func (s *setter) fdAttrs(fd int, e *layertar.Entry, chmod bool) error {
-	if err := s.setXattrs(fd, e.Name, e.Xattrs); err != nil {
-		return err
+// clears capabilities, and everything moves the times. It returns the attributes
+// that could not be set.
+func (s *setter) fdAttrs(fd int, e *layertar.Entry, chmod bool) (lost []layertar.Xattr, err error) {
+	if lost, err = s.setXattrs(fd, e.Name, e.Xattrs); err != nil {
+		return nil, err
 	}
 	if chmod {
 		if err := unix.Fchmod(fd, e.Mode); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return setTimes(fd, timespec(e))
+	return lost, setTimes(fd, timespec(e))
 }
 
 // leafAttrs sets owner and times of a symlink; it has no other attributes.
@@ -71,9 +72,11 @@ func (s *setter) setDirAttrs(fd int, path string, a *attrs) error {
 	if err := s.own(parentOf(path), baseOf(path), a.uid, a.gid, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
 		return err
 	}
-	if err := s.setXattrs(fd, path, a.xattrs); err != nil { // while the mode still allows it
+	lost, err := s.setXattrs(fd, path, a.xattrs) // while the mode still allows it
+	if err != nil {
 		return err
 	}
+	s.meta.lose(path, s.meta.Entries, lost)
 	if err := unix.Fchmod(fd, a.mode); err != nil {
 		return err
 	}
@@ -94,7 +97,7 @@ func (s *setter) own(dir, base string, uid, gid uint32, chown func(uid, gid int)
 	}
 	if u == s.uid && g == s.gid {
 		if s.meta.Owners != nil {
-			s.meta.owned(join(dir, base), "")
+			s.meta.setOwner(join(dir, base), "")
 		}
 		return nil
 	}
@@ -103,7 +106,7 @@ func (s *setter) own(dir, base string, uid, gid uint32, chown func(uid, gid int)
 		return s.squash(join(dir, base), uid, gid)
 	}
 	if err == nil && s.meta.Owners != nil {
-		s.meta.owned(join(dir, base), "")
+		s.meta.setOwner(join(dir, base), "")
 	}
 	return err
 }
@@ -113,25 +116,25 @@ func (s *setter) squash(path string, uid, gid uint32) error {
 	if uid != 0 || gid != 0 {
 		by = owner(uid, gid)
 	}
-	return s.owned(path, by)
+	return s.recordOwner(path, by)
 }
 
-// owned records whose a path should be, within bounds.
-func (s *setter) owned(path, by string) error {
+// recordOwner records whose a path should be, within bounds.
+func (s *setter) recordOwner(path, by string) error {
 	if _, known := s.meta.Owners[rawPath(path)]; by != "" && !known {
 		if err := s.budget.hold(len(path) + ownerCost); err != nil {
 			return err
 		}
 	}
-	s.meta.owned(path, by)
+	s.meta.setOwner(path, by)
 	return nil
 }
 
 // setXattrs sets attributes; what the file system or the caller's rights do
-// not allow is skipped and reported.
-func (s *setter) setXattrs(fd int, path string, list []layertar.Xattr) error {
+// not allow is skipped, reported and returned.
+func (s *setter) setXattrs(fd int, path string, list []layertar.Xattr) (lost []layertar.Xattr, err error) {
 	if s.noXattrs {
-		return nil
+		return nil, nil
 	}
 	for _, a := range list {
 		err := unix.Fsetxattr(fd, a.Name, s.xattrValue(a), 0)
@@ -149,15 +152,19 @@ func (s *setter) setXattrs(fd int, path string, list []layertar.Xattr) error {
 			why = "larger than the file system keeps"
 		case unix.ENOSPC:
 			if s.budget.full() {
-				return err
+				return nil, err
 			}
 			why = "larger than the file system keeps" // ext4 says so by ENOSPC
 		default:
-			return fmt.Errorf("set attribute %s: %w", quote.Text(a.Name), err)
+			return nil, fmt.Errorf("set attribute %s: %w", quote.Text(a.Name), err)
 		}
 		s.meta.skip(layertar.NoteXattr, path, "attribute "+quote.Clean(a.Name)+": "+why)
+		lost = append(lost, a)
 	}
-	return nil
+	if len(lost) > 0 {
+		err = s.budget.hold(len(path) + xattrBytes(lost))
+	}
+	return lost, err
 }
 
 // xattrValue is what is written for an attribute. Under a map, capabilities of

@@ -111,11 +111,13 @@ func notUnpacked(dir string) error {
 	return &manifests.NotFoundError{Subject: "unpacked layers of the image", In: dir}
 }
 
-// base is the image's own tree, as an overlay of its layers shows it, and the
-// owners that are recorded beside the layers.
+// base is the image's own tree, as an overlay of its layers shows it, and what
+// is recorded beside the layers because it could not be had on disk.
 type base struct {
 	*stack
-	owners map[fileID]ownerIDs
+	owners  map[fileID]ownerIDs
+	lost    map[fileID][]layertar.Xattr
+	devices map[string][]string // names by directory
 }
 
 type fileID struct{ dev, ino uint64 }
@@ -126,7 +128,7 @@ func idOf(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), st.Ino} }
 
 // openBase opens the layers of an image that was unpacked.
 func (s *LayerStore) openBase(diffIDs []digest.Digest) (_ *base, err error) {
-	b := &base{newStack(), map[fileID]ownerIDs{}}
+	b := &base{newStack(), map[fileID]ownerIDs{}, map[fileID][]layertar.Xattr{}, map[string][]string{}}
 	defer func() {
 		if err != nil {
 			b.close()
@@ -157,9 +159,13 @@ func (s *LayerStore) openBase(diffIDs []digest.Digest) (_ *base, err error) {
 	return b, nil
 }
 
-// recall takes in the owners that could not be set in the topmost layer. They
-// are known by inode: a hard link has its owner recorded under one name only.
+// recall takes in what could not be had in the topmost layer. Owners and
+// attributes are known by inode: those of a hard link may be recorded under one
+// name only.
 func (b *base) recall(m *layerMeta) error {
+	for path := range b.layers[len(b.layers)-1].devices {
+		b.devices[parentOf(path)] = append(b.devices[parentOf(path)], baseOf(path))
+	}
 	root := b.layers[len(b.layers)-1].root
 	for path, text := range m.Owners {
 		st, err := lstatAt(root, string(path))
@@ -174,6 +180,16 @@ func (b *base) recall(m *layerMeta) error {
 			return fmt.Errorf("recorded owner %q: %w", text, err)
 		}
 		b.owners[idOf(&st)] = o
+	}
+	for _, l := range m.Lost {
+		st, err := lstatAt(root, string(l.Path))
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b.lost[idOf(&st)] = append(b.lost[idOf(&st)], layertar.Xattr{Name: string(l.Name), Value: string(l.Value)})
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imgpack/imgpack/internal/layertar"
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
@@ -13,10 +15,10 @@ import (
 
 // WriteTar writes what the container sees as a tar to w: the image's files as
 // they are unpacked, and what was written over them. Owners are given back as
-// in WriteLayer, and the tar is of the same form, but that directories come
-// last, those inside before those around them, as in Tree.WriteTar. Device
-// nodes of the image, which are never unpacked, are left out and reported;
-// sockets too. Options.Paths follow no links.
+// in WriteLayer, and so are device nodes, which are never unpacked. The tar is of
+// the same form, but that directories come last, those inside before those around
+// them, as in Tree.WriteTar. Sockets are left out and reported. Options.Paths
+// follow no links.
 func (c *Changes) WriteTar(ctx context.Context, w io.Writer, o TarOptions) (*LayerResult, error) {
 	globs, err := parseGlobs(o.Paths)
 	if err != nil {
@@ -46,6 +48,9 @@ type exporter struct {
 
 func (x *exporter) all(ctx context.Context) error {
 	top, err := x.c.node(".")
+	if err == nil && top != nil {
+		top.xattrs, err = x.c.xattrsBelow(".", top)
+	}
 	if err != nil {
 		return err
 	}
@@ -67,9 +72,6 @@ func (x *exporter) all(ctx context.Context) error {
 	}
 	if i := slices.Index(x.met, false); i >= 0 {
 		return &manifests.NotFoundError{Subject: "path " + quote.Text(x.globs[i].text), In: "the container"}
-	}
-	if err := x.devices(); err != nil {
-		return err
 	}
 	for _, d := range slices.Backward(x.dirs) {
 		if err := x.member(d.path, d.up); err != nil {
@@ -107,7 +109,11 @@ func (x *exporter) dir(ctx context.Context, path string, inUpper, inBase bool) e
 	}
 	if inBase {
 		var err error
+		upper := all
 		if all, err = x.c.withBelow(all, path); err != nil {
+			return err
+		}
+		if err := x.devices(path, upper); err != nil {
 			return err
 		}
 	}
@@ -164,33 +170,36 @@ func (x *exporter) name(ctx context.Context, parent, name string, inUpper, inBas
 	return x.dir(ctx, path, up != nil, below.isDir() && !opaque)
 }
 
-// devices reports the image's device nodes that would be seen if they were
-// ever made.
-func (x *exporter) devices() error {
-	reported := pathSet{}
-	for _, l := range x.c.below.layers {
-		for path := range l.devices {
-			reported[path] = true
-		}
-	}
-	for _, p := range reported.sorted() {
-		path := string(p)
-		if !x.take(path) {
-			continue
-		}
-		below, err := x.c.node(path)
+// devices writes the image's device nodes in a directory, where upper has
+// nothing of that name.
+func (x *exporter) devices(dir string, upper []string) error {
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(x.c.below.devices[dir]))) {
+		path := join(dir, name)
+		f, err := x.c.below.find(path)
 		if err != nil {
 			return err
 		}
-		above := node{}
-		if x.c.upper >= 0 {
-			if above, err = lookBeneath(x.c.upper, path); err != nil {
-				return err
-			}
+		if _, over := slices.BinarySearch(upper, name); over || f.device == nil || !x.taken(path) {
+			continue
 		}
-		if below == nil && above.kind == absent {
-			x.c.skip(layertar.NoteDevice, path, "a device node of the image, which was not made here")
+		if f.device.Path == "" {
+			x.c.skip(layertar.NoteDevice, path, "a device node of the image, of which this store knows no more")
+			continue
+		}
+		if err := x.member(path, f.device.node()); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// node is what would lie on disk.
+func (d *deviceNode) node() *diskNode {
+	n := &diskNode{kind: layertar.Device, own: ownerIDs{d.UID, d.GID}}
+	n.st.Mode, n.st.Rdev = unix.S_IFCHR|d.Mode, unix.Mkdev(uint32(d.Major), uint32(d.Minor))
+	if d.Block {
+		n.st.Mode = unix.S_IFBLK | d.Mode
+	}
+	n.st.Mtim, _ = unix.TimeToTimespec(d.Time) // it was one before
+	return n
 }

@@ -146,6 +146,9 @@ func (c *Changes) lookUpper(parent, name string, below *diskNode) (*diskNode, er
 	if err == nil {
 		err = c.own(n, below)
 	}
+	if err == nil {
+		err = c.giveBack(path, n, below)
+	}
 	if err != nil {
 		return nil, atPath("read", path, err)
 	}
@@ -271,7 +274,7 @@ func (c *Changes) xattrs(file, path string) (out []layertar.Xattr, err error) {
 		}
 		out = append(out, a)
 	}
-	slices.SortFunc(out, func(a, b layertar.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, compareNames)
 	return out, nil
 }
 

@@ -90,7 +90,7 @@ func (c *Changes) withBelow(names []string, path string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	names = append(names, below...)
+	names = append(slices.Clip(names), below...)
 	slices.Sort(names)
 	return slices.Compact(names), nil
 }
@@ -177,15 +177,47 @@ func (c *Changes) xattrsBelow(path string, n *diskNode) ([]layertar.Xattr, error
 	}
 	defer unix.Close(fd)
 	list, err := c.xattrs(procFD(fd), path)
-	if err == unix.EACCES { // closed to its owner: it had none that he could set
-		return nil, nil
-	}
-	if err != nil {
+	if err != nil && err != unix.EACCES { // closed to its owner: it had none that he could set
 		return nil, atPath("read", path, err)
 	}
 	m := &diskNode{xattrs: list}
 	m.takeOpaque()
+	m.add(c.below.lost[idOf(&n.st)])
 	return m.xattrs, nil
+}
+
+// add adds attributes of other names than n has.
+func (n *diskNode) add(list []layertar.Xattr) {
+	for _, a := range list {
+		if i, found := slices.BinarySearchFunc(n.xattrs, a, compareNames); !found {
+			n.xattrs = slices.Insert(n.xattrs, i, a)
+		}
+	}
+}
+
+func compareNames(a, b layertar.Xattr) int { return strings.Compare(a.Name, b.Name) }
+
+// giveBack gives what was copied from the image the attributes that it could
+// not have on disk. Capabilities go with the content they were given to.
+func (c *Changes) giveBack(path string, n, below *diskNode) error {
+	if below == nil || below.kind != n.kind {
+		return nil
+	}
+	lost := c.below.lost[idOf(&below.st)]
+	if slices.ContainsFunc(lost, func(a layertar.Xattr) bool { return a.Name == layertar.Capability }) {
+		same := n.st.Size == below.st.Size
+		if same {
+			var err error
+			if same, err = c.sameContent(path, n, below); err != nil {
+				return err
+			}
+		}
+		if !same {
+			lost = slices.DeleteFunc(slices.Clone(lost), func(a layertar.Xattr) bool { return a.Name == layertar.Capability })
+		}
+	}
+	n.add(lost)
+	return nil
 }
 
 // sameContent compares two files of one size.

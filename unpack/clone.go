@@ -218,7 +218,7 @@ func (w *cloneWalk) make(dir int, e *layertar.Entry) error {
 			return err
 		}
 	}
-	if err := w.x.fdAttrs(w.x.file, e, true); err != nil {
+	if _, err := w.x.fdAttrs(w.x.file, e, true); err != nil {
 		return err
 	}
 	err = unix.Close(w.x.file)

@@ -3,10 +3,7 @@ package unpack
 import (
 	"cmp"
 	"errors"
-	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -19,7 +16,7 @@ import (
 // to it lead through no symlink.
 type lowerView interface {
 	look(path string) (node, error)
-	device(path string) bool                      // a device there was left out
+	device(path string) (deviceNode, bool)        // that was left out
 	owner(path string) string                     // that could not be set; "" for none
 	link(path string, toDir int, to string) error // makes a hard link
 }
@@ -35,10 +32,13 @@ type extractor struct {
 	dirs      map[string]*attrs
 	opaque    pathSet
 	whiteouts pathSet // and devices, which hide what is below as any file would
-	devices   pathSet
+	devices   map[string]deviceNode
+	marked    pathSet           // devices that a whiteout hides as well
+	cleared   map[string]int    // what was replaced, by the entry that last did so
 	led       pathSet           // directories that were implied at some time
 	pending   []*layertar.Entry // hard links whose target is not there yet
 	file      int               // that entry made, to be taken from here; -1 if none
+	filePath  string            // of file
 	detached  []int             // directories in use that the cache had to forget
 	removed   bool              // something was replaced
 	hollow    bool              // some directory was
@@ -49,7 +49,7 @@ func newExtractor(root int, budget *budget) *extractor {
 	return &extractor{
 		setter: setter{ids: &IDs{}, budget: budget, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), alwaysMod: err == nil, meta: &layerMeta{}},
 		root:   root, cache: newDirCache(budget.dirs), marks: true, dirs: map[string]*attrs{".": impliedAttrs()},
-		opaque: pathSet{}, whiteouts: pathSet{}, devices: pathSet{}, led: pathSet{}, file: -1,
+		opaque: pathSet{}, whiteouts: pathSet{}, devices: map[string]deviceNode{}, marked: pathSet{}, cleared: map[string]int{}, led: pathSet{}, file: -1,
 	}
 }
 
@@ -105,13 +105,44 @@ func (x *extractor) entry(e *layertar.Entry) error {
 	case layertar.Device:
 		err = x.clear(d, e.Base)
 		path := join(d.path, e.Base)
-		x.whiteouts[path], x.devices[path] = true, true
+		x.addDevice(path, deviceNode{rawPath(path), e.Block, e.Major, e.Minor, e.Mode, e.UID, e.GID, e.ModTime.UTC()})
 		if err == nil {
 			err = x.budget.remember(path)
 		}
 	}
 	return err
 }
+
+// addDevice notes a device, which is not made; n may be another name of it.
+func (x *extractor) addDevice(path string, n deviceNode) {
+	if n.Path != "" {
+		n.Path = rawPath(path)
+	}
+	if x.whiteouts[path] && !x.isDevice(path) {
+		x.marked[path] = true
+	}
+	x.whiteouts[path], x.devices[path] = true, n
+}
+
+func (x *extractor) isDevice(path string) bool {
+	_, ok := x.devices[path]
+	return ok
+}
+
+// dropDevices forgets the devices in a directory that is replaced.
+func (x *extractor) dropDevices(dir string) {
+	for path := range x.devices {
+		if strings.HasPrefix(path, dir+"/") {
+			if x.hidesOnly(path) {
+				delete(x.whiteouts, path)
+			}
+			delete(x.devices, path)
+		}
+	}
+}
+
+// hidesOnly tells whether a path counts as a whiteout for its being a device alone.
+func (x *extractor) hidesOnly(path string) bool { return x.isDevice(path) && !x.marked[path] }
 
 // place is parent for an entry, refusing paths that no system call takes.
 func (x *extractor) place(e *layertar.Entry) (*cachedDir, error) {
@@ -194,7 +225,7 @@ func (x *extractor) imply(path string) error {
 // implied notes a directory that was made for what lies in it.
 func (x *extractor) implied(path string) error {
 	x.dirs[path] = impliedAttrs()
-	x.meta.owned(path, "")
+	x.meta.setOwner(path, "")
 	x.led[path], x.hollow, x.dirs[path].hollow = true, true, true
 	return x.budget.remember(path)
 }
@@ -267,12 +298,15 @@ func (x *extractor) clear(d *cachedDir, base string) error {
 		return err
 	}
 	if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFDIR || kind == unix.S_IFLNK {
+		x.dropDevices(join(d.path, base))
 		x.cache.detach(d)
 		x.detached = append(x.detached, d.fd)
 		x.cache.flush()
 	}
 	x.removed = true
-	return nil
+	path := join(d.path, base)
+	x.cleared[path] = x.meta.Entries
+	return x.budget.remember(path)
 }
 
 func (x *extractor) mkdir(e *layertar.Entry) error {
@@ -308,7 +342,7 @@ func (x *extractor) mkdir(e *layertar.Entry) error {
 		err = x.budget.hold(xattrBytes(e.Xattrs))
 	}
 	x.dirs[path] = entryAttrs(e)
-	x.meta.owned(path, "")
+	x.meta.setOwner(path, "")
 	return err
 }
 
@@ -325,6 +359,7 @@ func (x *extractor) hide(e *layertar.Entry) error {
 	}
 	path := join(d.path, baseOf(e.Target))
 	if x.whiteouts[path] {
+		x.marked[path] = x.marked[path] || x.isDevice(path)
 		return nil
 	}
 	x.whiteouts[path] = true
@@ -344,154 +379,9 @@ func (x *extractor) fifo(d *cachedDir, e *layertar.Entry) error {
 		return err
 	}
 	if err = x.ownFile(fd, d, e); err == nil {
-		err = x.fdAttrs(fd, e, true)
+		_, err = x.fdAttrs(fd, e, true)
 	}
 	return errors.Join(err, unix.Close(fd))
-}
-
-// finish makes what had to wait for the whole layer, and completes meta.
-func (x *extractor) finish() error {
-	if err := x.lateLinks(); err != nil {
-		return err
-	}
-	if err := x.settle(); err != nil {
-		return err
-	}
-	if x.marks {
-		if err := x.writeMarks(); err != nil {
-			return err
-		}
-		if err := applyDirs(x.root, x.dirs, x.dirAttrs); err != nil {
-			return err
-		}
-	}
-	implied := pathSet{}
-	for path, a := range x.dirs {
-		if a.implied {
-			implied[path] = true
-			delete(x.led, path)
-		}
-	}
-	x.meta.Led = x.led.sorted()
-	x.meta.Implied, x.meta.Opaque = implied.sorted(), x.opaque.sorted()
-	x.meta.Devices = x.devices.sorted()
-	x.meta.Whiteouts = x.whiteouts.sorted()
-	return nil
-}
-
-// settle brings whiteouts, opaque directories and what the layer made into
-// their final relation.
-func (x *extractor) settle() error {
-	for path := range x.dirs {
-		if !x.removed {
-			break
-		}
-		n, err := lookBeneath(x.root, path)
-		if err != nil {
-			return err
-		}
-		if n.kind != directory { // replaced later on
-			delete(x.dirs, path)
-			delete(x.opaque, path)
-		}
-	}
-	if err := x.dropOwners(); err != nil {
-		return err
-	}
-	if err := x.dropHollow(); err != nil {
-		return err
-	}
-	for path := range x.whiteouts {
-		if a, ok := x.dirs[path]; ok { // hidden below and made anew
-			x.opaque[path] = true
-			a.implied = false
-		}
-	}
-	for path := range x.led {
-		if x.whiteouts[path] && !x.devices[path] || x.whiteouts.above(path) {
-			delete(x.led, path)
-		}
-	}
-	for path := range x.whiteouts {
-		n, err := lookBeneath(x.root, path)
-		if err != nil {
-			return err
-		}
-		if n.kind != absent || x.dirs[parentOf(path)] == nil || x.opaque[parentOf(path)] || x.opaque.above(path) {
-			delete(x.whiteouts, path)
-		}
-		if n.kind != absent {
-			delete(x.devices, path)
-		}
-	}
-	return nil
-}
-
-// dropOwners removes the owners of what was replaced later on.
-func (x *extractor) dropOwners() error {
-	if !x.removed {
-		return nil
-	}
-	for path := range x.meta.Owners {
-		n, err := lookBeneath(x.root, string(path))
-		if err != nil {
-			return err
-		}
-		if n.kind == absent {
-			delete(x.meta.Owners, path)
-		}
-	}
-	return nil
-}
-
-// writeMarks writes whiteouts and opaque marks as overlay file systems know
-// them.
-func (x *extractor) writeMarks() error {
-	for _, path := range x.whiteouts.sorted() {
-		d, err := x.parent(parentOf(string(path)))
-		if err != nil {
-			return err
-		}
-		if err := unix.Mknodat(d.fd, baseOf(string(path)), unix.S_IFCHR, 0); err != nil {
-			return fmt.Errorf("make whiteout: %w", noMarks(err))
-		}
-	}
-	for _, path := range x.opaque.sorted() {
-		fd, err := openBeneath(x.root, string(path), unix.O_RDONLY|unix.O_DIRECTORY)
-		if err != nil {
-			return err
-		}
-		err = unix.Fsetxattr(fd, "user.overlay.opaque", []byte("y"), 0)
-		unix.Close(fd)
-		if err != nil {
-			return fmt.Errorf("mark directory opaque: %w", noMarks(err))
-		}
-	}
-	return nil
-}
-
-// applyDirs gives directories their attributes, those inside before those
-// around them, because the latter may close the way.
-func applyDirs(root int, dirs map[string]*attrs, apply func(fd int, path string, a *attrs) error) error {
-	paths := slices.Sorted(maps.Keys(dirs))
-	slices.Reverse(paths)
-	top := slices.Index(paths, ".") // sorts amid the others
-	paths = append(slices.Delete(paths, top, top+1), ".")
-	for _, path := range paths {
-		fd, err := openBeneath(root, path, unix.O_RDONLY|unix.O_DIRECTORY)
-		if gone(err) {
-			continue
-		}
-		if err != nil {
-			return &os.PathError{Op: "open", Path: path, Err: err}
-		}
-		err = apply(fd, path, dirs[path])
-		unix.Close(fd)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func baseOf(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }

@@ -29,6 +29,9 @@ func (x *extractor) create(d *cachedDir, e *layertar.Entry) error {
 	if err != nil {
 		return err
 	}
+	if len(e.Xattrs) > 0 {
+		x.filePath = join(d.path, e.Base)
+	}
 	return x.ownFile(x.file, d, e)
 }
 
@@ -52,6 +55,8 @@ type item struct {
 	fd    int             // of a file that is open and not written; -1 if none
 	n     int             // bytes of data
 	last  bool            // the content ends here
+	path  string          // of the file, where it has attributes
+	count int             // of entries up to this one
 }
 
 // pipe is the way of a layer: the parser reads entries, the extractor makes
@@ -149,7 +154,8 @@ func (x *extractor) make(b *batch) error {
 		if err := x.entry(it.entry); err != nil {
 			return atEntry(it.entry, err)
 		}
-		it.fd, x.file = x.file, -1
+		it.fd, it.path, it.count = x.file, x.filePath, x.meta.Entries
+		x.file = -1
 	}
 	return nil
 }
@@ -160,6 +166,8 @@ type fileWriter struct {
 	setter
 	fd    int // of the file being written; -1 if none
 	entry *layertar.Entry
+	path  string
+	count int
 	at    int64 // written so far, holes included
 }
 
@@ -182,7 +190,7 @@ func (w *fileWriter) write(b *batch) error {
 	for i := range b.items {
 		it := &b.items[i]
 		if it.fd >= 0 {
-			w.fd, w.entry, w.at = it.fd, it.entry, 0
+			w.fd, w.entry, w.path, w.count, w.at = it.fd, it.entry, it.path, it.count, 0
 			it.fd = -1
 		}
 		if w.fd < 0 {
@@ -239,7 +247,9 @@ func (w *fileWriter) done() (err error) {
 	}
 	if err == nil {
 		force := w.alwaysMod || len(e.Xattrs) > 0 || e.Mode&0o7000 != 0 || e.Mode&umask() != 0
-		err = w.fdAttrs(fd, e, force)
+		var lost []layertar.Xattr
+		lost, err = w.fdAttrs(fd, e, force)
+		w.meta.lose(w.path, w.count, lost)
 	}
 	w.meta.Files++
 	w.meta.Bytes += w.at

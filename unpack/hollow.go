@@ -28,10 +28,11 @@ func (x *extractor) dropHollow() error {
 	dropped := pathSet{}
 	for _, p := range x.whiteouts.sorted() {
 		path := string(p)
-		if a := x.dirs[path]; a == nil || !a.hollow || x.devices[path] || dropped.above(path) {
+		if a := x.dirs[path]; a == nil || !a.hollow || x.hidesOnly(path) || dropped.above(path) {
 			continue
 		}
 		dropped[path] = true
+		delete(x.devices, path) // in whose place it was
 		dir, err := openBeneath(x.root, parentOf(path), unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
 			return err

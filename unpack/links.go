@@ -43,32 +43,37 @@ func (x *extractor) link(d *cachedDir, e *layertar.Entry, try linkTry) error {
 			return nil
 		}
 		if n.kind != absent {
-			if err := x.owned(path, x.meta.Owners[rawPath(to)]); err != nil {
+			if err := x.recordOwner(path, x.meta.Owners[rawPath(to)]); err != nil {
 				return err
 			}
 			return x.linkHere(d, e, path, to)
 		}
 	}
 	below := node{}
-	if x.lower != nil && !x.devices[to] { // which hides what is below
+	n, device := x.devices[to]
+	if x.lower != nil && !device { // which hides what is below
 		if below, err = x.lower.look(to); err != nil {
 			return err
 		}
 	}
 	switch {
-	case try.taken && (below.kind == symlink || below.kind == other || x.devices[to]):
+	case try.taken && (below.kind == symlink || below.kind == other || device):
 		return nil
 	case below.kind == symlink || below.kind == other:
-		if err := x.owned(path, x.lower.owner(to)); err != nil {
+		if err := x.recordOwner(path, x.lower.owner(to)); err != nil {
 			return err
 		}
 		return x.replacing(d, e.Base, func() error { return x.lower.link(to, d.fd, e.Base) })
-	case x.devices[to] || x.lower != nil && x.lower.device(to):
-		x.meta.skip(layertar.NoteDevice, e.Name, "a hard link to a device")
-		x.whiteouts[path], x.devices[path] = true, true
-		return x.clear(d, e.Base)
 	}
-	return x.later(e, try)
+	if !device && x.lower != nil {
+		n, device = x.lower.device(to)
+	}
+	if !device {
+		return x.later(e, try)
+	}
+	x.meta.skip(layertar.NoteDevice, e.Name, "a hard link to a device")
+	x.addDevice(path, n)
+	return x.clear(d, e.Base)
 }
 
 // later keeps a hard link for another try, or gives up on it.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
@@ -89,6 +90,8 @@ type layerMeta struct {
 	Opaque    []rawPath       `json:"opaque,omitempty"`
 	Whiteouts []rawPath       `json:"whiteouts,omitempty"`
 	Devices   []rawPath       `json:"devices,omitempty"`
+	Nodes     []deviceNode    `json:"nodes,omitempty"` // what Devices are
+	Lost      []lostXattr     `json:"lost,omitempty"`
 	// NeedsLower says that a hard link's target was not there in time, so
 	// that a file of a layer below is meant if there is one; Missing is the
 	// first that was not there at all.
@@ -121,8 +124,59 @@ func (m *layerMeta) skip(kind, path, why string) {
 	m.Skipped = append(m.Skipped, skipped{kind, rawPath(path), why})
 }
 
-// owned records whose a path should be; "" takes the record away.
-func (m *layerMeta) owned(path, by string) {
+// deviceNode is a device of the image, which is not made.
+type deviceNode struct {
+	Path  rawPath   `json:"path"`
+	Block bool      `json:"block,omitempty"`
+	Major int64     `json:"major"`
+	Minor int64     `json:"minor"`
+	Mode  uint32    `json:"mode"`
+	UID   uint32    `json:"uid,omitempty"`
+	GID   uint32    `json:"gid,omitempty"`
+	Time  time.Time `json:"time"`
+}
+
+// lostXattr is an attribute of a file or directory that could not be set.
+type lostXattr struct {
+	Path  rawPath `json:"path"`
+	Name  rawPath `json:"name"`
+	Value []byte  `json:"value"`
+	entry int     // that it is of, counted as layerMeta.Entries is
+}
+
+// lose records attributes of an entry that could not be set.
+func (m *layerMeta) lose(path string, entry int, list []layertar.Xattr) {
+	for _, a := range list {
+		m.Lost = append(m.Lost, lostXattr{rawPath(path), rawPath(a.Name), []byte(a.Value), entry})
+	}
+}
+
+// devices returns the devices by path; those of a store that an earlier program
+// made have no Path of their own, for nothing is known of them.
+func (m *layerMeta) devices() map[string]deviceNode {
+	all := make(map[string]deviceNode, len(m.Devices))
+	for _, path := range m.Devices {
+		all[string(path)] = deviceNode{}
+	}
+	for _, n := range m.Nodes {
+		all[string(n.Path)] = n
+	}
+	return all
+}
+
+// setDevices records the devices.
+func (m *layerMeta) setDevices(all map[string]deviceNode) {
+	m.Devices, m.Nodes = nil, nil
+	for _, path := range slices.Sorted(maps.Keys(all)) {
+		m.Devices = append(m.Devices, rawPath(path))
+		if n := all[path]; n.Path != "" {
+			m.Nodes = append(m.Nodes, n)
+		}
+	}
+}
+
+// setOwner records whose a path should be; "" takes the record away.
+func (m *layerMeta) setOwner(path, by string) {
 	if by == "" {
 		delete(m.Owners, rawPath(path))
 		return
@@ -141,6 +195,7 @@ func (m *layerMeta) addFiles(w *layerMeta) {
 		m.skip(s.Kind, string(s.Path), s.Why)
 	}
 	m.Unlisted += w.Unlisted
+	m.Lost = append(m.Lost, w.Lost...)
 }
 
 const (

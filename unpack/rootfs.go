@@ -56,7 +56,7 @@ type flattener struct {
 	parts   []part
 	root    string            // the merged directory, in out
 	dirs    map[string]*attrs // what its directories will have in the end
-	devices pathSet
+	devices map[string]deviceNode
 	owners  map[rawPath]string // that could not be set
 	res     *Result
 	cloner  *cloner // nil: none
@@ -73,7 +73,7 @@ type part struct {
 
 // run makes the merged directory.
 func (f *flattener) run(ctx context.Context) error {
-	f.devices, f.owners, f.res = pathSet{}, map[rawPath]string{}, &Result{LayersNew: len(f.img.Layers)}
+	f.devices, f.owners, f.res = map[string]deviceNode{}, map[rawPath]string{}, &Result{LayersNew: len(f.img.Layers)}
 	if err := f.extract(ctx); err != nil {
 		return err
 	}
@@ -149,7 +149,9 @@ func (f *flattener) layer(ctx context.Context, i int) error {
 	below := newStack()
 	defer below.close()
 	if i > 0 {
-		if err := below.push(f.root, &layerMeta{Devices: f.devices.sorted(), Owners: f.owners}); err != nil {
+		so := &layerMeta{Owners: f.owners}
+		so.setDevices(f.devices)
+		if err := below.push(f.root, so); err != nil {
 			return err
 		}
 	}
@@ -173,9 +175,7 @@ func (f *flattener) layer(ctx context.Context, i int) error {
 		f.res.LayersNew--
 		f.res.LayersShared++
 	}
-	for _, d := range p.meta.Devices {
-		f.devices[string(d)] = true
-	}
+	maps.Copy(f.devices, p.meta.devices())
 	if err := f.merge(p); err != nil {
 		return fail(err)
 	}

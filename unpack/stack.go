@@ -15,14 +15,15 @@ type stackLayer struct {
 	root    int // fd
 	opaque  pathSet
 	implied pathSet
-	devices pathSet
+	devices map[string]deviceNode
 	owners  map[rawPath]string
 }
 
 // found is what lies at a path of a stack.
 type found struct {
 	node
-	layer int // that a file or symlink is of
+	layer  int         // that a file or symlink is of
+	device *deviceNode // that would be there if it had been made
 	// Of a directory: the layers that make it up, topmost first. all takes no
 	// notice of its being opaque somewhere, as its attributes do not.
 	dirs, all []int
@@ -38,7 +39,7 @@ func (s *stack) push(dir string, m *layerMeta) error {
 		return err
 	}
 	clear(s.dirs)
-	s.layers = append(s.layers, stackLayer{fd, newPathSet(m.Opaque), newPathSet(m.Implied), newPathSet(m.Devices), m.Owners})
+	s.layers = append(s.layers, stackLayer{fd, newPathSet(m.Opaque), newPathSet(m.Implied), m.devices(), m.Owners})
 	return nil
 }
 
@@ -72,6 +73,10 @@ func (s *stack) find(path string) (*found, error) {
 		l := s.layers[i]
 		// All parents are directories in this layer: no symlink is followed.
 		st, err := lstatAt(l.root, path)
+		if n, ok := l.devices[path]; ok && f.kind == absent && (err == unix.ENOENT || err == nil && isWhiteout(&st)) {
+			f.device = &n
+			break
+		}
 		if err == unix.ENOENT {
 			continue
 		}
@@ -111,13 +116,13 @@ func (s *stack) look(path string) (node, error) {
 }
 
 // device is lowerView's.
-func (s *stack) device(path string) bool {
+func (s *stack) device(path string) (n deviceNode, ok bool) {
 	for i := len(s.layers) - 1; i >= 0; i-- {
-		if s.layers[i].devices[path] {
-			return true
+		if n, ok = s.layers[i].devices[path]; ok {
+			break
 		}
 	}
-	return false
+	return n, ok
 }
 
 // owner is lowerView's.

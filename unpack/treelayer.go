@@ -16,6 +16,7 @@ type shaper struct {
 	opaque     pathSet
 	whiteouts  pathSet // and devices
 	devices    pathSet
+	marked     pathSet // devices that a whiteout hides as well
 	led        pathSet
 	pending    []*record
 	needsLower bool
@@ -29,7 +30,7 @@ type lowerTree struct {
 }
 
 func newShaper(layer int, lower *lowerTree) *shaper {
-	return &shaper{lower: lower, layer: layer, root: newDir(nil, 0), opaque: pathSet{}, whiteouts: pathSet{}, devices: pathSet{}, led: pathSet{}}
+	return &shaper{lower: lower, layer: layer, root: newDir(nil, 0), opaque: pathSet{}, whiteouts: pathSet{}, devices: pathSet{}, marked: pathSet{}, led: pathSet{}}
 }
 
 // shape makes the layer's part, all of it.
@@ -68,13 +69,37 @@ func (s *shaper) entry(r *record) error {
 	if r.kind == layertar.Hardlink {
 		return s.link(d, dir, r, linkTry{})
 	}
-	d.set(baseOf(r.name), s.inode(r))
+	s.put(d, join(dir, baseOf(r.name)), s.inode(r))
 	if r.kind == layertar.Device {
-		path := join(dir, baseOf(r.name))
-		s.whiteouts[path], s.devices[path] = true, true
+		s.addDevice(join(dir, baseOf(r.name)))
 	}
 	return nil
 }
+
+// put gives a directory a child at path. It is extractor's clear, too.
+func (s *shaper) put(d *inode, path string, n *inode) {
+	base := baseOf(path)
+	if old := d.children[base]; old != nil && old.dir {
+		for below := range s.devices {
+			if strings.HasPrefix(below, path+"/") {
+				if s.hidesOnly(below) {
+					delete(s.whiteouts, below)
+				}
+				delete(s.devices, below)
+			}
+		}
+	}
+	d.set(base, n)
+}
+
+// addDevice is extractor's.
+func (s *shaper) addDevice(path string) {
+	s.marked[path] = s.marked[path] || s.whiteouts[path] && !s.devices[path]
+	s.whiteouts[path], s.devices[path] = true, true
+}
+
+// hidesOnly is extractor's.
+func (s *shaper) hidesOnly(path string) bool { return s.devices[path] && !s.marked[path] }
 
 func (s *shaper) inode(r *record) *inode { return &inode{rec: r, layer: int32(s.layer)} }
 
@@ -203,7 +228,8 @@ func (s *shaper) hide(r *record) error {
 	if r.kind == layertar.Opaque {
 		s.opaque[dir] = true
 	} else {
-		s.whiteouts[join(dir, strings.TrimPrefix(baseOf(r.name), ".wh."))] = true
+		path := join(dir, strings.TrimPrefix(baseOf(r.name), ".wh."))
+		s.whiteouts[path], s.marked[path] = true, s.marked[path] || s.devices[path]
 	}
 	return nil
 }
@@ -247,7 +273,7 @@ func (s *shaper) link(d *inode, dir string, r *record, try linkTry) error {
 	switch {
 	case try.taken && (there || s.devices[to]):
 	case there:
-		d.set(base, below)
+		s.put(d, path, below)
 	case device:
 		if own == nil || !own.device() {
 			own = below
@@ -255,8 +281,8 @@ func (s *shaper) link(d *inode, dir string, r *record, try linkTry) error {
 		if own != nil && !own.device() {
 			own = nil
 		}
-		s.whiteouts[path], s.devices[path] = true, true
-		d.set(base, own) // nothing, where the device is hidden by now
+		s.addDevice(path)
+		s.put(d, path, own) // nothing, where the device is hidden by now
 	default:
 		s.later(r, try)
 	}
@@ -281,7 +307,7 @@ func (s *shaper) linkHere(d *inode, r *record, path, to string) error {
 	if strings.HasPrefix(to, path+"/") {
 		return &layertar.Error{Kind: layertar.Malformed, Entry: r.name, Err: errors.New("a hard link into what it replaces")}
 	}
-	d.set(base, n)
+	s.put(d, path, n)
 	return nil
 }
 
@@ -318,7 +344,7 @@ func (s *shaper) settle() {
 		}
 	}
 	for path := range s.led {
-		if s.whiteouts[path] && !s.devices[path] || s.whiteouts.above(path) {
+		if s.whiteouts[path] && !s.hidesOnly(path) || s.whiteouts.above(path) {
 			delete(s.led, path)
 		}
 	}
@@ -345,7 +371,8 @@ func (s *shaper) fill(path string) {
 // dropHollow is extractor's.
 func (s *shaper) dropHollow() {
 	for path := range s.whiteouts {
-		if n := s.root.at(path); n != nil && n.hollow && !s.devices[path] {
+		if n := s.root.at(path); n != nil && n.hollow && !s.hidesOnly(path) {
+			delete(s.devices, path)
 			s.root.at(parentOf(path)).set(baseOf(path), nil)
 		}
 	}
