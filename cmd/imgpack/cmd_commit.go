@@ -48,7 +48,7 @@ func newCommitCommand(a *app) *cobra.Command {
 	return a.command(spec{
 		use: "commit [flags] CONTAINER [NAME[:TAG]]", group: groupContainers, short: "make an image of what a container has written",
 		long: "The image's config is that of the container's image, with what -c changes: unlike\ndocker's, what run's own command line said is not put in. One layer goes on top,\nwith what was added, changed and deleted; what was only opened for writing is not\nin it. Sockets are left out. Where nothing was changed there is no new layer.\n" +
-			"The image's own layers must be in the store. A NAME in use moves, as with docker.\n\nWith SOURCE_DATE_EPOCH set, that is the image's time, and the latest time of a\nfile in the layer: the same changes then make the same image, byte for byte.",
+			"The image's own layers must be in the store. A NAME in use moves, as with docker.\nWhere an ordinary user has one id, a path that the image has as well keeps the\nimage's owner; what the container made anew or moved is root's.\n\nWith SOURCE_DATE_EPOCH set, that is the image's time, and the latest time of a\nfile in the layer: the same changes then make the same image, byte for byte.",
 		examples: "imgpack commit web web:fixed\n" +
 			"imgpack commit -m 'add the agent' -c 'CMD [\"/bin/agent\"]' -c 'ENV MODE=prod' 4f1c2a site/agent:1",
 		exits:    []int{codeNo, codeNotFound, codeNoSpace, codeConflict},
@@ -83,7 +83,7 @@ func (o *commitOptions) run(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	if done, err := a.enterIDs(ctx, "commit", args[:1]); done || err != nil {
+	if done, err := a.enterToRead(ctx, "commit", args[0]); done || err != nil {
 		return err
 	}
 	c, err := a.findContainer(args[0])

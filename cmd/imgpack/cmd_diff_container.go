@@ -16,7 +16,7 @@ type pathItem struct {
 
 // container lists what a container has changed, as docker does.
 func (o *diffOptions) container(ctx context.Context, a *app, text string) error {
-	if done, err := a.enterIDs(ctx, "diff", []string{text}); done || err != nil {
+	if done, err := a.enterToRead(ctx, "diff", text); done || err != nil {
 		return err
 	}
 	c, err := a.findContainer(text)

@@ -42,7 +42,7 @@ func newExportCommand(a *app) *cobra.Command {
 	return a.command(spec{
 		use: "export [flags] [-o FILE] IMAGE|CONTAINER\nexport [flags] [-o FILE] --blob DIGEST SOURCE", group: groupUse, short: "write an image's or container's files as tar, or a blob",
 		long: "The tar holds the merged tree with owners, times, attributes, hard links, devices\nand holes as the image has them, whoever runs it; nothing is unpacked to disk.\n" +
-			"Directories come last, so that what extracts it leaves their times as they are.\nDigests and diff IDs are checked on the way, those of a blob at its end.\n\nA word that is a container's name or ID is that container: the tar has the image's\nfiles as they are unpacked, without device nodes, and what was written over them.\nIt is paused meanwhile. store:NAME is the image.",
+			"Directories come last, so that what extracts it leaves their times as they are.\nDigests and diff IDs are checked on the way, those of a blob at its end.\n\nA word that is a container's name or ID is that container: the tar has the image's\nfiles and what was written over them, with the image's owners, devices and\nattributes. It is paused meanwhile. store:NAME is the image.",
 		examples: "imgpack export nginx:1.27 | tar -x -p --xattrs -C rootfs\n" +
 			"imgpack export --path /etc/passwd --path '/etc/nginx/**' nginx:1.27 -o etc.tar\n" +
 			"imgpack export web -o web.tar\n" +
@@ -75,7 +75,7 @@ func (o *exportOptions) run(ctx context.Context, a *app, args []string) error {
 		return err
 	}
 	if c != nil {
-		if done, err := a.enterIDs(ctx, "export", args); done || err != nil {
+		if done, err := a.enterToRead(ctx, "export", args[0]); done || err != nil {
 			return err
 		}
 	}

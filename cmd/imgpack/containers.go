@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/imgpack/imgpack/internal/quote"
+	"github.com/imgpack/imgpack/internal/subid"
 	"github.com/imgpack/imgpack/manifests"
 	"github.com/imgpack/imgpack/sandbox"
 	"github.com/imgpack/imgpack/sandbox/container"
@@ -175,7 +177,7 @@ func nameOf(d doneItem) string { return d.Name }
 
 // idsHere is the map of ids that this process has, as container.Config has it.
 func (a *app) idsHere() string {
-	if a.namespace == nil {
+	if a.ranges() == nil {
 		return ""
 	}
 	return idsKey(a.namespace.Maps)
@@ -205,12 +207,33 @@ func (a *app) enterIDs(ctx context.Context, op string, names []string) (done boo
 	return false, nil
 }
 
+// enterToRead is enterIDs for commands that read what a container and its image
+// have. Some of that may be closed to its owner, an ordinary user, and is open to
+// root of a user namespace of his one id. Where there is none, reading such fails.
+func (a *app) enterToRead(ctx context.Context, op, name string) (done bool, err error) {
+	done, err = a.enterIDs(ctx, op, []string{name})
+	if done || err != nil || a.namespace != nil || a.root() {
+		return done, err
+	}
+	code, err := a.startAgain(ctx, subid.One(os.Geteuid(), os.Getegid()))
+	switch {
+	case is[*subid.UnavailableError](err):
+		a.verbose("note: %v", err)
+		return false, nil
+	case err != nil:
+		return false, &failure{Op: op, Subject: name, Err: err}
+	case code != 0:
+		return true, exitStatus(code)
+	}
+	return true, nil
+}
+
 // checkIDs refuses to start a container with other ids than it was made with.
 func (a *app) checkIDs(c *container.Container) error {
 	if c.Config().IDs == a.idsHere() {
 		return nil
 	}
-	if a.namespace != nil {
+	if a.ranges() != nil {
 		return &manifests.ConflictError{Subject: "container " + c.Config().Name, Err: errors.New("has other ids than those named with it; name it alone")}
 	}
 	return &manifests.UnsupportedError{Subject: "container " + c.Config().Name, Reason: "its files have owners that /etc/subuid or /etc/subgid no longer gives to you"}

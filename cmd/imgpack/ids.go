@@ -54,7 +54,11 @@ func (o *idsFlag) enter(ctx context.Context, a *app, op, subject string) (done b
 		}
 		return false, nil
 	}
-	code, err := a.startAgain(ctx)
+	maps, err := subid.Lookup(os.Getuid(), os.Getgid())
+	code := 0
+	if err == nil {
+		code, err = a.startAgain(ctx, maps)
+	}
 	un, unavailable := errors.AsType[*subid.UnavailableError](err)
 	switch {
 	case err == nil && code == 0:
@@ -84,21 +88,26 @@ func unavailableFailure(op, subject string, un *subid.UnavailableError) *failure
 	return f
 }
 
-// startAgain runs the whole command in a user namespace, and returns its exit
-// code.
-func (a *app) startAgain(ctx context.Context) (int, error) {
+// startAgain runs the whole command in a user namespace of these ids, and
+// returns its exit code.
+func (a *app) startAgain(ctx context.Context, maps *subid.Maps) (int, error) {
 	if a.In != os.Stdin || a.Out != os.Stdout || a.Err != os.Stderr {
 		return 0, &subid.UnavailableError{Reason: "the standard streams are not the process's own"}
-	}
-	maps, err := subid.Lookup(os.Getuid(), os.Getgid())
-	if err != nil {
-		return 0, err
 	}
 	code, err := subid.Run(ctx, maps, os.Args[1:], func() <-chan os.Signal { return a.signals.handOver() })
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return code, err
+}
+
+// ranges is the namespace in which the program has ranges of ids; nil where it
+// has none.
+func (a *app) ranges() *subid.Namespace {
+	if a.namespace == nil || !a.namespace.Maps.Ranges() {
+		return nil
+	}
+	return a.namespace
 }
 
 // explain says which ids there are.
@@ -129,7 +138,7 @@ func idsKey(m *subid.Maps) string {
 
 // ownPart is the part of a directory of the store that this process's ids own.
 func (a *app) ownPart(dir string) string {
-	if a.namespace == nil {
+	if a.ranges() == nil {
 		return dir
 	}
 	return filepath.Join(dir, idsDir, idsKey(a.namespace.Maps))

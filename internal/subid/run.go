@@ -42,19 +42,24 @@ var childCaps = []uintptr{
 // before that, and not after, ctx ends the attempt. When the caller is killed
 // the program is, too.
 func Run(ctx context.Context, m *Maps, args []string, signals func() <-chan os.Signal) (int, error) {
-	h, err := usable()
-	if err != nil {
-		return 0, err
+	var h helpers
+	if m.Ranges() {
+		var err error
+		if h, err = usable(); err != nil {
+			return 0, err
+		}
 	}
 	// The parent-death signal is tied to the thread that starts the child.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	proc, ctl, err := start(args)
+	proc, ctl, err := start(args, m)
 	if err != nil {
 		return 0, err
 	}
 	defer ctl.Close()
-	err = h.mapIDs(ctx, proc.Pid, m)
+	if m.Ranges() {
+		err = h.mapIDs(ctx, proc.Pid, m)
+	}
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -69,16 +74,20 @@ func Run(ctx context.Context, m *Maps, args []string, signals func() <-chan os.S
 	return wait(proc, ctl, signals())
 }
 
-// start makes the process; it waits in Init.
-func start(args []string) (*os.Process, *os.File, error) {
+// start makes the process; it waits in Init. Ids that take no helper are mapped.
+func start(args []string, m *Maps) (*os.Process, *os.File, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, nil, fmt.Errorf("make control socket: %w", err)
 	}
 	defer theirs.Close()
+	sys := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, AmbientCaps: childCaps, Pdeathsig: syscall.SIGKILL}
+	if !m.Ranges() {
+		sys.UidMappings = []syscall.SysProcIDMap{{HostID: int(m.UIDs[0].Outside), Size: 1}}
+		sys.GidMappings = []syscall.SysProcIDMap{{HostID: int(m.GIDs[0].Outside), Size: 1}}
+	}
 	proc, err := os.StartProcess("/proc/self/exe", append([]string{childName}, args...), &os.ProcAttr{
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, theirs},
-		Sys:   &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, AmbientCaps: childCaps, Pdeathsig: syscall.SIGKILL},
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, theirs}, Sys: sys,
 	})
 	if err == nil {
 		return proc, ours, nil

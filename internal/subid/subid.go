@@ -4,7 +4,9 @@
 // In there 0 is the caller, and 1 and up are the ids of the caller's ranges, so
 // that files can have the owners an image wants. The ids are mapped by
 // newuidmap(1) and newgidmap(1), which alone have the right to; they are looked
-// for in fixed directories, must be root's, and get an empty environment.
+// for in fixed directories, must be root's, and get an empty environment. Where the
+// caller's own id is enough, as to read files that are closed to their owner, no
+// helper is needed.
 //
 // The program that Run started finds itself in the namespace by Init, which
 // main calls first. It is told apart by its name and by a socket that its
@@ -85,6 +87,14 @@ func Lookup(uid, gid int) (*Maps, error) {
 	}
 	return m, nil
 }
+
+// One is the caller's own user and group, which are root inside.
+func One(uid, gid int) *Maps {
+	return &Maps{UIDs: []Range{{0, uint32(uid), 1}}, GIDs: []Range{{0, uint32(gid), 1}}}
+}
+
+// Ranges tells whether there are more ids than the caller's own.
+func (m *Maps) Ranges() bool { return len(m.UIDs) > 1 || len(m.GIDs) > 1 }
 
 // missing says what an administrator can do.
 func missing(file, name string, uid int) error {
