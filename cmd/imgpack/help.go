@@ -31,12 +31,17 @@ const annotationGroup = "group"
 
 // group registers flags and marks them as belonging together in help.
 func group(fs *pflag.FlagSet, name string, add func(*pflag.FlagSet)) {
-	own := pflag.NewFlagSet(name, pflag.ContinueOnError)
-	own.SortFlags = false
-	add(own)
-	own.VisitAll(func(f *pflag.Flag) {
-		f.Annotations = map[string][]string{annotationGroup: {name}}
-		fs.AddFlag(f)
+	mark(fs, groupFlags) // those that are there already
+	add(fs)
+	mark(fs, name)
+}
+
+// mark puts the flags that are in no group into one.
+func mark(fs *pflag.FlagSet, group string) {
+	fs.VisitAll(func(f *pflag.Flag) {
+		if f.Annotations[annotationGroup] == nil {
+			f.Annotations = map[string][]string{annotationGroup: {group}}
+		}
 	})
 }
 

@@ -32,7 +32,11 @@ func rootFor(a *app, args []string) *cobra.Command {
 	if len(args) > 0 && args[0] == "run" {
 		return newRoot(a, newRunCommand)
 	}
-	return newRoot(a, commands...)
+	root := newRoot(a, commands...)
+	for _, cmd := range root.Commands() {
+		completeFlags(cmd)
+	}
+	return root
 }
 
 // newRoot builds the tree of the listed commands.
@@ -119,7 +123,6 @@ func (a *app) command(s spec, add func(*pflag.FlagSet)) *cobra.Command {
 		add(fs)
 	}
 	a.g.add(fs, cmd.Name() != "run", s.formatShort)
-	completeFlags(cmd)
 	return cmd
 }
 

@@ -111,18 +111,14 @@ func (a *app) openInputs(ctx context.Context, texts []string, policy sourcePolic
 			o.Close()
 		}
 	}()
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(max(a.g.parallel, 4))
-	for i, ref := range refs {
-		group.Go(func() (err error) {
-			parts[i], err = o.open(gctx, ref, texts[i])
-			return err
-		})
+	open := func(ctx context.Context, i int) (err error) {
+		parts[i], err = o.open(ctx, refs[i], texts[i])
+		return err
 	}
-	all := &inputs{close: []func() error{o.Close}}
-	if err := group.Wait(); err != nil {
+	if err := severally(ctx, len(refs), max(a.g.parallel, 4), open); err != nil {
 		return nil, err
 	}
+	all := &inputs{close: []func() error{o.Close}}
 	for _, p := range parts {
 		all.found = append(all.found, p.found...)
 		all.close = append(all.close, p.close...)
@@ -131,6 +127,20 @@ func (a *app) openInputs(ctx context.Context, texts []string, policy sourcePolic
 		return nil, err
 	}
 	return all, nil
+}
+
+// severally calls do for each number below n, some at a time; one alone it calls
+// itself, where the stack has grown already.
+func severally(ctx context.Context, n, limit int, do func(ctx context.Context, i int) error) error {
+	if n == 1 {
+		return do(ctx, 0)
+	}
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(limit)
+	for i := range n {
+		group.Go(func() error { return do(gctx, i) })
+	}
+	return group.Wait()
 }
 
 func (a *app) parseReferences(texts []string) ([]manifests.Reference, error) {
