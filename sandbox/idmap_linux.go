@@ -141,5 +141,5 @@ func cloneOf(dir string) (int, error) {
 		return -1, err
 	}
 	defer unix.Close(at)
-	return clone(at, 0)
+	return clone(at)
 }

@@ -223,6 +223,9 @@ func inStep(name string, err error) error {
 	if errors.As(err, &se) || errors.As(err, &un) {
 		return err
 	}
+	if errors.Is(err, unix.ENOSYS) {
+		return &UnsupportedError{Feature: "a system call of this step: " + name, Err: err, Hint: "needs Linux 5.10, or 5.11 without root"}
+	}
 	e := &StartError{Step: name, Code: CodeStart, Err: err}
 	if errors.Is(err, unix.EOVERFLOW) || errors.Is(err, unix.EACCES) {
 		e.Hint = "without root, the layers must belong to you"

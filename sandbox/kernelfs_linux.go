@@ -171,7 +171,7 @@ func (s *setup) makeSys() error {
 		if err != nil {
 			return err
 		}
-		if s.sys, err = s.keep(clone(from, attrsKernel|attrRO)); err != nil {
+		if s.sys, err = s.keep(s.clone(from, attrsKernel|attrRO)); err != nil {
 			return err
 		}
 		return s.stage("sys", s.sys)

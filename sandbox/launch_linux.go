@@ -139,7 +139,7 @@ func (s *setup) launchHere(files []uintptr) (int, error) {
 		{"set capabilities", func() error { return s.setCapabilities(nested) }},
 		{"enter working directory", s.enterCwd},
 		// The runtime and libraries open nothing inheritable; this is the proof.
-		{"mark files close-on-exec", func() error { return unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) }},
+		{"mark files close-on-exec", closeOnExec},
 	} {
 		if err := st.do(); err != nil {
 			return 0, inStep(st.name, err)

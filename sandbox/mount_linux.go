@@ -74,25 +74,37 @@ func attach(mount, at int) error {
 }
 
 // clone makes a detached bind mount of the file or directory at, without what
-// is mounted below it, and sets attrs on it.
-func clone(at int, attrs uint64) (int, error) {
+// is mounted below it.
+func clone(at int) (int, error) {
 	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH
 	fd, err := unix.OpenTree(at, "", flags)
 	if err != nil {
 		return -1, fmt.Errorf("clone mount: %w", err)
 	}
-	if err := setAttrs(fd, attrs); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
 	return fd, nil
 }
 
-// setAttrs turns on attributes of the mount fd.
+// setAttrs turns on attributes of the mount fd. Before Linux 5.12 that fails
+// with ENOSYS.
 func setAttrs(fd int, attrs uint64) error {
 	err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attrs})
 	if err != nil {
 		return fmt.Errorf("set mount attributes: %w", err)
+	}
+	return nil
+}
+
+// remount does before Linux 5.12 what setAttrs does, to a mount that is
+// attached. What it has stays.
+func remount(fd int, attrs uint64) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return err
+	}
+	const all = attrRO | attrNosuid | attrNodev | attrNoexec | unix.MS_NOATIME | unix.MS_NODIRATIME // statfs has the same bits
+	flags := uintptr(st.Flags)&all | uintptr(attrs)
+	if err := unix.Mount("", fdPath(fd), "", unix.MS_REMOUNT|unix.MS_BIND|flags, ""); err != nil {
+		return fmt.Errorf("set mount attributes anew: %w", err)
 	}
 	return nil
 }
@@ -122,6 +134,7 @@ type overlay struct {
 	dir         int    // holds the directory to attach the mount to
 	name        string // of that directory
 	kept        bool   // the upper directory is for later runs
+	old         bool   // mount without userxattr, which came with Linux 5.11
 }
 
 // overlayOptions says how every overlay here is mounted. user.overlay.* marks work
@@ -131,11 +144,13 @@ type overlay struct {
 func (o *overlay) options() []option {
 	opts := []option{
 		{"source", "overlay"},
-		{key: "userxattr"},
 		{"redirect_dir", "nofollow"},
 		{"metacopy", "off"},
 		{"index", "off"},
 		{"xino", "off"},
+	}
+	if !o.old {
+		opts = append(opts, option{key: "userxattr"})
 	}
 	if !o.kept {
 		opts = append(opts, option{key: "volatile"})

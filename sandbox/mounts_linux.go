@@ -126,7 +126,7 @@ func (b *box) bindSources() (files []int, err error) {
 		next++
 		fd, err := m.clone(source)
 		m.Cloned = err == nil
-		if errors.Is(err, unix.EPERM) {
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
 			fd, err = unix.FcntlInt(uintptr(source), unix.F_DUPFD_CLOEXEC, 0)
 		}
 		if err != nil {
@@ -227,7 +227,7 @@ func (s *setup) openVolumes(t tree) (fds []int, err error) {
 		if err != nil {
 			return nil, s.mountFault(m, err)
 		}
-		if fds[i], err = s.keep(clone(at, m.attrs())); err != nil {
+		if fds[i], err = s.keep(s.clone(at, m.attrs())); err != nil {
 			return nil, s.mountFault(m, err)
 		}
 	}
@@ -268,7 +268,11 @@ func (s *setup) cloneSources() error {
 		if err != nil {
 			return s.mountFault(m, err)
 		}
-		if *source, err = s.keep(m.clone(at)); err != nil {
+		if *source, err = s.keep(m.clone(at)); errors.Is(err, unix.ENOSYS) {
+			s.explain("degraded: what is mounted below %s of the host is left out; that takes Linux 5.12", clip(m.Source))
+			*source, err = s.keep(s.clone(at, m.attrs()))
+		}
+		if err != nil {
 			return s.mountFault(m, err)
 		}
 	}
@@ -360,7 +364,7 @@ func (s *setup) putMount(t tree, m *planMount, fd int) error {
 	if is.Dev == root.Dev && is.Ino == root.Ino {
 		return errors.New("leads to / by links of the image")
 	}
-	if err := attach(fd, at); err != nil {
+	if err := s.attachLate(fd, at); err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
 	s.explainMount(m)

@@ -27,9 +27,10 @@ type setup struct {
 	userns  int // where the number of user namespaces is limited, as long as commands may come; 0: nowhere
 	user    identity
 
-	launched *int  // how many commands in user namespaces of their own; one for all setups
-	given    []int // mounts that the caller made, with Remap
-	sources  []int // of the Binds; from cloneSources on detached mounts
+	late     map[int]uint64 // attributes that mounts have yet to get, by descriptor
+	launched *int           // how many commands in user namespaces of their own; one for all setups
+	given    []int          // mounts that the caller made, with Remap
+	sources  []int          // of the Binds; from cloneSources on detached mounts
 
 	begun  bool     // with the first steps, before the plan was there
 	fault  error    // of the first steps
@@ -56,12 +57,45 @@ func (s *setup) closeAll() {
 // attach puts a detached mount into the image's tree.
 func (s *setup) attach(mount, at int) error {
 	s.mounts++
-	return attach(mount, at)
+	return s.attachLate(mount, at)
+}
+
+// attachLate attaches a mount, and gives it what it could not have before.
+func (s *setup) attachLate(mount, at int) error {
+	err := attach(mount, at)
+	if attrs, ok := s.late[mount]; ok && err == nil {
+		delete(s.late, mount)
+		return remount(mount, attrs)
+	}
+	return err
+}
+
+// clone makes a detached bind mount with attrs, which it gets once it is
+// attached where the kernel can do no better.
+func (s *setup) clone(from int, attrs uint64) (int, error) {
+	fd, err := clone(from)
+	if err != nil {
+		return -1, err
+	}
+	if err := setAttrs(fd, attrs); errors.Is(err, unix.ENOSYS) {
+		s.later(fd, attrs)
+	} else if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (s *setup) later(fd int, attrs uint64) {
+	if s.late == nil {
+		s.late = map[int]uint64{}
+	}
+	s.late[fd] = attrs
 }
 
 // bind puts a clone of from, with attrs, into the image's tree.
 func (s *setup) bind(from, at int, attrs uint64) error {
-	fd, err := clone(from, attrs)
+	fd, err := s.clone(from, attrs)
 	if err != nil {
 		return err
 	}
@@ -78,7 +112,7 @@ func (s *setup) makePrivate() error {
 	if err != nil && s.plan.UserNS && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
 		// A user namespace without capabilities in it: AppArmor's way to
 		// forbid user namespaces.
-		return &UnsupportedError{Feature: "user namespaces", Err: err, Hint: usernsHint}
+		return &UnsupportedError{Feature: "user namespaces", Setting: usernsSetting(), Err: err, Hint: usernsHint}
 	}
 	return err
 }
@@ -200,6 +234,11 @@ func (s *setup) mountOver(o *overlay, at int) error {
 		}
 	}
 	root, legacy, err := o.mount()
+	if errors.Is(err, unix.EINVAL) && !s.plan.UserNS && oldKernel() {
+		if root, err = s.mountOld(o, err); err == nil {
+			s.explain("degraded: this kernel's overlays have no userxattr; opaque directories of the layers are marked for root, too")
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -237,7 +276,7 @@ func (s *setup) overlayError(err error) error {
 		return &UnsupportedError{Feature: "overlayfs", Err: err, Hint: "load the overlay kernel module"}
 	case errors.Is(err, unix.EINVAL) && s.plan.Remap:
 		return &UnsupportedError{Feature: "overlayfs over mounts with an id map", Err: err, Hint: idmapHint}
-	case errors.Is(err, unix.EPERM) && s.plan.UserNS:
+	case errors.Is(err, unix.EPERM):
 		return &UnsupportedError{Feature: "overlayfs in user namespaces", Err: err, Hint: "needs Linux 5.11, or root"}
 	case errors.Is(err, unix.EACCES) && s.plan.Single:
 		return &StartError{Step: "mount overlay", Code: CodeStart, Err: err, Hint: "the layers must be readable by you and every directory above them searchable"}
@@ -346,7 +385,11 @@ func (s *setup) sealRoot() error {
 		return nil
 	}
 	s.explain("root filesystem: read-only")
-	return setAttrs(s.root, attrRO)
+	err := setAttrs(s.root, attrRO)
+	if errors.Is(err, unix.ENOSYS) {
+		return remount(s.root, attrRO)
+	}
+	return err
 }
 
 // pivot makes the overlay the root and lets go of the old one.
