@@ -42,6 +42,7 @@ type runOptions struct {
 
 func (o *runOptions) add(fs *pflag.FlagSet) {
 	fs.SetInterspersed(false)
+	fs.Bool("help", false, "print this page") // -h is docker's --hostname
 	o.platform.add(fs, "`OS/ARCH`[/VARIANT] (default: local)")
 	group(fs, groupProcess, func(fs *pflag.FlagSet) {
 		o.streams.add(fs)
@@ -59,8 +60,10 @@ func (o *runOptions) add(fs *pflag.FlagSet) {
 	group(fs, groupSandbox, func(fs *pflag.FlagSet) {
 		o.ids.add(fs, idsAuto)
 		o.maps.add(fs)
-		fs.StringVar(&o.hostname, "hostname", "", "host `NAME` in the sandbox (default: localhost)")
+		fs.StringVarP(&o.hostname, "hostname", "h", "", "host `NAME` in the sandbox (default: localhost)")
 		fs.StringVar(&o.network, "network", "none", "none (loopback only) or host")
+		fs.StringVar(&o.network, "net", "none", "the same") // docker's old name
+		_ = fs.MarkHidden("net")
 		fs.StringArrayVar(&o.hosts, "add-host", nil, "a line for /etc/hosts: `NAME:IP` (repeatable)")
 		o.mounts.add(fs)
 		fs.BoolVar(&o.readOnly, "read-only", false, "make the root file system read-only, but for mounts and the image's volumes")
@@ -153,7 +156,7 @@ func (o *runOptions) sandbox(a *app) (sandbox.Spec, error) {
 	case "host":
 		spec.Network = sandbox.Host
 	default:
-		return spec, usagef("--network is none or host, not %q", o.network)
+		return spec, usagef("--network is none or host, not %q", o.network).hint("with --network host a program can serve others")
 	}
 	if o.timeout < 0 {
 		return spec, usagef("--timeout must not be negative")
@@ -171,6 +174,7 @@ func (o *runOptions) sandbox(a *app) (sandbox.Spec, error) {
 	if spec.Rlimits, err = each(o.ulimits, parseUlimit); err != nil {
 		return spec, err
 	}
+	spec.Rlimits = lastOfEach(spec.Rlimits)
 	caps, err := capabilities(o.capAdd, o.capDrop)
 	if err != nil {
 		return spec, err

@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -43,7 +44,9 @@ func (f *mountFlags) parse() ([]sandbox.Mount, error) {
 					return nil, err
 				}
 			}
-			out = append(out, m)
+			if !slices.Contains(out, m) { // the same once more is no fault of docker's either
+				out = append(out, m)
+			}
 		}
 	}
 	return out, nil
@@ -89,13 +92,19 @@ func parseVolume(text string) (m sandbox.Mount, err error) {
 	return m, checkTarget("--volume", text, m.Target)
 }
 
+// selinux is there where files have labels that matter.
+const selinux = "/sys/fs/selinux/enforce"
+
 func volumeOption(m *sandbox.Mount, word string) error {
 	switch word {
 	case "ro":
 		m.ReadOnly = true
 	case "rw", "private", "rprivate":
+	case "cached", "consistent", "delegated": // of machines between docker and its containers
 	case "z", "Z":
-		return usagef("--volume option %s is not offered", word).hint("labels of files are not changed here; leave it out")
+		if _, err := os.Lstat(selinux); err == nil {
+			return usagef("--volume option %s is not offered", word).hint("labels of files are not changed here; leave it out")
+		}
 	default:
 		return usagef("--volume options are ro and rw, not %s", quote.Text(word))
 	}
@@ -258,8 +267,7 @@ func tmpfsOption(m *sandbox.Mount, word string) (err error) {
 		m.GID, err = tmpfsNumber(key, value)
 		return err
 	case "nr_inodes":
-		n, err := tmpfsNumber(key, value)
-		m.Inodes = int64(n)
+		m.Inodes, err = tmpfsInodes(value)
 		return err
 	}
 	switch word {
@@ -274,6 +282,15 @@ func tmpfsOption(m *sandbox.Mount, word string) (err error) {
 		return usagef("--tmpfs has no option %s", quote.Text(word)).hint("size, mode, uid, gid, nr_inodes, ro, exec; always nosuid and nodev")
 	}
 	return nil
+}
+
+// tmpfsInodes reads a number, of which letters count in 1024s.
+func tmpfsInodes(text string) (int64, error) {
+	var s memorySize
+	if err := s.Set(text); err != nil || s.bytes > math.MaxInt32 {
+		return 0, usagef("--tmpfs nr_inodes is a number, such as 10k, not %s", quote.Text(text))
+	}
+	return s.bytes, nil
 }
 
 func tmpfsNumber(key, text string) (int, error) {

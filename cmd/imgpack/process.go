@@ -9,6 +9,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/moby/sys/capability"
+
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 	"github.com/imgpack/imgpack/sandbox"
@@ -180,21 +182,31 @@ func capabilities(add, drop []string) ([]string, error) {
 	caps := sandbox.DefaultCapabilities()
 	for _, c := range drop {
 		name := capabilityName(c)
-		if name == "CAP_ALL" {
+		switch {
+		case name == "CAP_ALL":
 			caps = []string{}
+		case !isCapability(name):
+			return nil, usagef("--cap-drop: there is no capability %s", quote.Text(c))
 		}
 		caps = slices.DeleteFunc(caps, func(have string) bool { return have == name })
 	}
 	for _, c := range add {
 		name := capabilityName(c)
-		if name == "CAP_ALL" {
+		switch {
+		case name == "CAP_ALL":
 			return nil, usagef("--cap-add ALL is refused").hint("name the capabilities that are needed")
+		case !isCapability(name):
+			return nil, usagef("--cap-add: there is no capability %s", quote.Text(c))
 		}
 		if !slices.Contains(caps, name) {
 			caps = append(caps, name)
 		}
 	}
 	return caps, nil
+}
+
+func isCapability(name string) bool {
+	return slices.ContainsFunc(capability.ListKnown(), func(c capability.Cap) bool { return "CAP_"+strings.ToUpper(c.String()) == name })
 }
 
 func capabilityName(s string) string {

@@ -76,6 +76,16 @@ func parseUlimit(text string) (sandbox.Rlimit, error) {
 	return l, nil
 }
 
+// lastOfEach leaves of limits with one name the last, as docker does.
+func lastOfEach(all []sandbox.Rlimit) (out []sandbox.Rlimit) {
+	for i, l := range all {
+		if !slices.ContainsFunc(all[i+1:], func(later sandbox.Rlimit) bool { return later.Name == l.Name }) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
 func ulimitNumber(text, number string) (uint64, error) {
 	if number == "-1" {
 		return sandbox.Unlimited, nil

@@ -24,15 +24,27 @@ func (o *securityFlag) add(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&o.words, "security-opt", nil, "`seccomp=FILE`: let through the system calls of a profile in docker's JSON; seccomp=unconfined: all (default: docker's own)")
 }
 
-// parse reads the words, before anything is done.
+// parse reads the words, before anything is done. Those of docker's that ask for
+// what is the case here anyhow are taken.
 func (o *securityFlag) parse() error {
 	for _, word := range o.words {
-		file, ok := strings.CutPrefix(word, "seccomp=")
-		if !ok || file == "" {
+		key, value := word, ""
+		if at := strings.IndexAny(word, "=:"); at >= 0 { // docker's old form has a colon
+			key, value = word[:at], word[at+1:]
+		}
+		switch {
+		case key == "seccomp" && value != "":
+			o.off = value == "unconfined"
+			o.file = value
+		case word == "no-new-privileges" || key == "no-new-privileges" && value == "true":
+		case key == "no-new-privileges" && value == "false":
+			return usagef("--security-opt no-new-privileges=false is not offered").hint("set-user-id programs and file capabilities give nothing in a sandbox; -u 0 runs the command as root")
+		case key == "apparmor" && value == "unconfined", key == "label" && value == "disable":
+		case key == "apparmor" || key == "label" || key == "systempaths":
+			return usagef("--security-opt %s is not offered", quote.Text(word))
+		default:
 			return usagef("--security-opt is seccomp=FILE or seccomp=unconfined, not %s", quote.Text(word))
 		}
-		o.off = file == "unconfined"
-		o.file = file
 	}
 	return nil
 }
