@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/internal/layertar"
-	"github.com/imgpack/imgpack/manifests"
 )
 
 // rawPath is a path of any bytes that survives JSON: '%' and what is no UTF-8
@@ -242,7 +241,7 @@ func loadMeta(dir string) (*layerMeta, error) {
 		return nil, err
 	}
 	m := &layerMeta{}
-	if err := manifests.DecodeRecord(raw, m); err != nil {
+	if err := json.Unmarshal(raw, m); err != nil {
 		return nil, fmt.Errorf("read %s/%s: %w", dir, metaName, err)
 	}
 	if m.Version != metaVersion {

@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -88,7 +89,7 @@ func loadImage(dir string) (*imageRecord, error) {
 		return nil, err
 	}
 	record := &imageRecord{}
-	if err := manifests.DecodeRecord(raw, record); err != nil {
+	if err := json.Unmarshal(raw, record); err != nil {
 		return nil, fmt.Errorf("read %s: %w", dir, err)
 	}
 	if record.Version != metaVersion {
