@@ -26,7 +26,8 @@ type job struct {
 	lower    lowerView // nil: on its own
 	marks    bool
 	progress manifests.Progress
-	decoders int // cores that decode the layer at most; 0 means all
+	decoders int  // cores that decode the layer at most; 0 means all
+	known    bool // the blob has given this layer before, and what it gives now its digest proves
 }
 
 // run unpacks the layer into dir, an existing empty directory, and proves its
@@ -184,7 +185,7 @@ func (j *job) open(ctx context.Context, layer manifests.Layer) (_ *layerStream, 
 		defer s.close()
 		return nil, s.blame(err)
 	}
-	if layer.Blob.Digest == layer.DiffID { // stored as it is: the blob's EOF proves it
+	if j.known || layer.Blob.Digest == layer.DiffID { // stored as it is: the blob's EOF proves it
 		return newLayerStream(counted, tar, nil, cancel), nil
 	}
 	return newLayerStream(counted, tar, layer.DiffID.Algorithm().Hash(), cancel), nil

@@ -242,6 +242,24 @@ func TestTarErrors(t *testing.T) {
 	}
 }
 
+// TestTarOfForgedLayers: a blob that has become another, of the same entries,
+// between the two readings is told by its digest.
+func TestTarOfForgedLayers(t *testing.T) {
+	for _, c := range []manifests.Compression{manifests.Uncompressed, manifests.Gzip, manifests.Zstd} {
+		b := fixtures.NewBlobs()
+		image := func(body string) *manifests.Image {
+			return load(t, b, fixtures.Root("", b.Image(fixtures.ImageSpec{Layers: []fixtures.LayerSpec{{Files: []fixtures.File{{Name: "f", Body: body}}, Compression: c}}})))
+		}
+		img, forged := image("true"), image("lies")
+		tr := readTree(t, b, img)
+		b.Corrupt(img.Layers[0].Blob.Digest, func([]byte) []byte { return b.Bytes(forged.Layers[0].Blob.Digest) })
+		_, err := tr.WriteTar(context.Background(), io.Discard, TarOptions{})
+		if !fixtures.Matches(err, manifests.KindDigest) && !fixtures.Matches(err, manifests.KindSize) {
+			t.Errorf("%v: %v", c, err)
+		}
+	}
+}
+
 func FuzzGlob(f *testing.F) {
 	f.Add("/etc/**/*.conf", "etc/nginx/nginx.conf")
 	f.Add(`[!a-z]\*?`, "x")

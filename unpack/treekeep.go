@@ -84,7 +84,7 @@ func (x *tarWriter) layer(ctx context.Context, t *Tree, i int, files map[*record
 		return x.heldFiles(ctx, t.layers[i], files)
 	}
 	records, left := t.layers[i], len(files)
-	j := &job{src: t.image.Source, img: t.image.Image, index: i, options: t.bounds, progress: progress}
+	j := &job{src: t.image.Source, img: t.image.Image, index: i, options: t.bounds, progress: progress, known: true}
 	err := j.each(ctx, func(e *layertar.Entry, content io.Reader) error {
 		if len(records) == 0 || records[0].name != e.Name || records[0].kind == layertar.File && records[0].size != e.Size {
 			return &layertar.Error{Kind: layertar.Malformed, Entry: e.Name, Err: errChanged}
