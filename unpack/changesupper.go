@@ -237,16 +237,12 @@ const (
 // xattrs reads the attributes that a layer may have. Of the others, access
 // control lists are reported: the rest is the host's.
 func (c *Changes) xattrs(file, path string) (out []layertar.Xattr, err error) {
-	list := make([]byte, layertar.MaxXattrList)
-	k, err := unix.Listxattr(file, list)
-	if err == unix.EOPNOTSUPP {
-		return nil, nil
-	}
+	names, err := xattrNames(func(to []byte) (int, error) { return unix.Listxattr(file, to) })
 	if err != nil {
 		return nil, err
 	}
 	var value []byte
-	for _, name := range strings.Split(strings.TrimSuffix(string(list[:k]), "\x00"), "\x00") {
+	for _, name := range names {
 		switch {
 		case name == markRedirect, name == markMetacopy:
 			return nil, &manifests.UnsupportedError{Subject: "the upper directory", Reason: "it was mounted with redirect_dir or metacopy (" + name + ")"}

@@ -286,17 +286,26 @@ func (s *stack) attrsOf(path string, layer int) (*attrs, error) {
 	return a, err
 }
 
-func readXattrs(fd int) (out []layertar.Xattr, err error) {
-	list := make([]byte, layertar.MaxXattrList)
-	n, err := unix.Flistxattr(fd, list)
-	if err == unix.EOPNOTSUPP {
+// xattrNames lists attributes.
+func xattrNames(list func(to []byte) (int, error)) ([]string, error) {
+	raw := make([]byte, layertar.MaxXattrList)
+	n, err := list(raw)
+	if err == unix.EOPNOTSUPP || err == nil && n == 0 {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
+	return strings.Split(strings.TrimSuffix(string(raw[:n]), "\x00"), "\x00"), nil
+}
+
+func readXattrs(fd int) (out []layertar.Xattr, err error) {
+	names, err := xattrNames(func(to []byte) (int, error) { return unix.Flistxattr(fd, to) })
+	if err != nil {
+		return nil, err
+	}
 	value := make([]byte, layertar.MaxXattrValue)
-	for _, name := range strings.Split(strings.TrimSuffix(string(list[:n]), "\x00"), "\x00") {
+	for _, name := range names {
 		if !strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "user.overlay.") {
 			continue
 		}

@@ -23,18 +23,11 @@ import (
 // *manifests.ConflictError), and appears only when complete. What is wrong with
 // one of several images is an *ImageError.
 func WriteLayers(ctx context.Context, images []ImageFrom, dir string, o Options) (_ []Unpacked, err error) {
-	if err := o.IDs.check(); err != nil {
-		return nil, err
-	}
-	out, err := createOutput(dir)
+	out, err := o.output(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if eerr := out.end(); err == nil {
-			err = eerr
-		}
-	}()
+	defer out.endWith(&err)
 	tree := filepath.Join(out.dir, "tree")
 	all, err := (&LayerStore{dir: tree, inner: true}).unpack(ctx, images, o)
 	if err != nil {

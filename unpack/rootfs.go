@@ -21,18 +21,11 @@ import (
 // complete. Owners that could not be set are recorded in DIR.owners.json, which
 // must not be anything else.
 func WriteRootfs(ctx context.Context, src manifests.Fetcher, img *manifests.Image, dir string, o Options) (_ *Result, err error) {
-	if err := o.IDs.check(); err != nil {
-		return nil, err
-	}
-	out, err := createOutput(dir)
+	out, err := o.output(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if eerr := out.end(); err == nil {
-			err = eerr
-		}
-	}()
+	defer out.endWith(&err)
 	if err := checkBeside(out.target); err != nil {
 		return nil, err
 	}

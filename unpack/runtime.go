@@ -26,21 +26,14 @@ import (
 // "config"; what must not be is a *manifests.ContentError. Owners that could not
 // be set are recorded in owners.json.
 func WriteRuntime(ctx context.Context, src manifests.Fetcher, img *manifests.Image, dir string, o Options) (_ *Result, err error) {
-	if err := o.IDs.check(); err != nil {
-		return nil, err
-	}
 	if name := img.Platform().OS; name != "linux" {
 		return nil, &manifests.UnsupportedError{Subject: "a runtime bundle for " + quote.Clean(name), Reason: "only linux images get one"}
 	}
-	out, err := createOutput(dir)
+	out, err := o.output(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if eerr := out.end(); err == nil {
-			err = eerr
-		}
-	}()
+	defer out.endWith(&err)
 	bundle := filepath.Join(out.dir, "bundle")
 	if err := os.Mkdir(bundle, 0o700); err != nil { // the tree may hold set-user-id programs
 		return nil, err

@@ -129,6 +129,21 @@ type output struct {
 	target string
 }
 
+// output begins what goes to a directory of the user's.
+func (o *Options) output(dir string) (*output, error) {
+	if err := o.IDs.check(); err != nil {
+		return nil, err
+	}
+	return createOutput(dir)
+}
+
+// endWith is end, whose error counts where there is no other.
+func (o *output) endWith(err *error) {
+	if eerr := o.end(); *err == nil {
+		*err = eerr
+	}
+}
+
 // createOutput begins a directory that will appear at target, which must not
 // exist or be empty; anything else is a *manifests.ConflictError.
 func createOutput(target string) (*output, error) {
