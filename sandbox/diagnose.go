@@ -2,12 +2,9 @@ package sandbox
 
 import (
 	"bytes"
-	"debug/elf"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"runtime"
-	"strings"
 )
 
 // maxHead is how much of a command is read to explain why it cannot be
@@ -15,11 +12,42 @@ import (
 // stands soon after the program headers.
 const maxHead = 8 << 10
 
-// machines names ELF machines as image platforms do.
-var machines = map[elf.Machine]string{
-	elf.EM_X86_64: "amd64", elf.EM_386: "386", elf.EM_AARCH64: "arm64", elf.EM_ARM: "arm",
-	elf.EM_RISCV: "riscv64", elf.EM_PPC64: "ppc64le", elf.EM_S390: "s390x",
-	elf.EM_MIPS: "mips", elf.EM_LOONGARCH: "loong64",
+// What is needed of the ELF format. Package debug/elf would be initialised, with
+// all that it imports, at each start of a program.
+const (
+	elfMagic      = "\x7fELF"
+	elfWide       = 2 // head[4] of 64-bit programs
+	elfBig        = 2 // head[5] where the most significant byte is first
+	elfExecutable = 2 // a program that is loaded where it says
+	elfLoad       = 1 // a program header's kind
+	elfInterp     = 3
+	elfAMD64      = 62
+	elfARM64      = 183
+)
+
+// machineName names an ELF machine as image platforms do.
+func machineName(machine uint16) string {
+	switch machine {
+	case elfAMD64:
+		return "amd64"
+	case elfARM64:
+		return "arm64"
+	case 3:
+		return "386"
+	case 40:
+		return "arm"
+	case 243:
+		return "riscv64"
+	case 21:
+		return "ppc64le"
+	case 22:
+		return "s390x"
+	case 8:
+		return "mips"
+	case 258:
+		return "loong64"
+	}
+	return fmt.Sprintf("ELF machine %d", machine)
 }
 
 // program is what the head of an executable file tells.
@@ -44,56 +72,41 @@ func inspect(head []byte) program {
 }
 
 func inspectELF(head []byte) program {
-	const minHeader = 52 // of 32-bit ELF
-	if len(head) < minHeader || !bytes.HasPrefix(head, []byte(elf.ELFMAG)) {
+	if part(head, 0, 52) == nil || !bytes.HasPrefix(head, []byte(elfMagic)) {
 		return program{}
 	}
 	var order binary.ByteOrder = binary.LittleEndian
-	if elf.Data(head[elf.EI_DATA]) == elf.ELFDATA2MSB {
+	if head[5] == elfBig {
 		order = binary.BigEndian
 	}
-	machine := elf.Machine(order.Uint16(head[18:]))
-	p := program{arch: machines[machine]}
-	if p.arch == "" {
-		p.arch = strings.ToLower(strings.TrimPrefix(machine.String(), "EM_"))
-	}
-	f, err := elf.NewFile(onlyHead{bytes.NewReader(head)})
-	if err != nil {
+	p := program{arch: machineName(order.Uint16(head[18:]))}
+	wide := head[4] == elfWide
+	at, each, n, size := uint64(order.Uint32(head[28:])), order.Uint16(head[42:]), order.Uint16(head[44:]), uint64(32)
+	if wide && part(head, 0, 64) == nil {
 		return p
+	} else if wide {
+		at, each, n, size = order.Uint64(head[32:]), order.Uint16(head[54:]), order.Uint16(head[56:]), 56
 	}
-	for _, ph := range f.Progs {
-		if ph.Type != elf.PT_INTERP || ph.Filesz > maxHead {
+	for i := range uint64(n) {
+		h := part(head, at+i*uint64(each), size)
+		if h == nil || order.Uint32(h) != elfInterp {
 			continue
 		}
-		name, err := io.ReadAll(io.LimitReader(ph.Open(), maxHead))
-		if err == nil {
-			p.interpreter = string(bytes.TrimRight(name, "\x00"))
+		from, length := uint64(order.Uint32(h[4:])), uint64(order.Uint32(h[16:]))
+		if wide {
+			from, length = order.Uint64(h[8:]), order.Uint64(h[32:])
 		}
+		p.interpreter = string(bytes.TrimRight(part(head, from, min(length, maxHead)), "\x00"))
 	}
 	return p
 }
 
-// onlyHead hides the section headers of an ELF file, which lie at its end:
-// without them debug/elf is content with the head.
-type onlyHead struct{ r *bytes.Reader }
-
-func (h onlyHead) ReadAt(p []byte, off int64) (int, error) {
-	n, err := h.r.ReadAt(p, off)
-	hide := func(at, size int64) {
-		for i := max(at, off); i < min(at+size, off+int64(n)); i++ {
-			p[i-off] = 0
-		}
+// part is n bytes of head, or nil if it has not so many there.
+func part(head []byte, from, n uint64) []byte {
+	if from > uint64(len(head)) || n > uint64(len(head))-from {
+		return nil
 	}
-	if ident := make([]byte, 5); off < 64 {
-		if _, err := h.r.ReadAt(ident, 0); err == nil && elf.Class(ident[elf.EI_CLASS]) == elf.ELFCLASS64 {
-			hide(0x28, 8) // e_shoff
-			hide(0x3c, 4) // e_shnum, e_shstrndx
-		} else {
-			hide(0x20, 4)
-			hide(0x30, 4)
-		}
-	}
-	return n, err
+	return head[from : from+n]
 }
 
 // wrongArch says that a program is for another machine, or "".

@@ -60,13 +60,29 @@ func TestInspect(t *testing.T) {
 		{"static", tinyELF(elf.EM_X86_64, "\x90", ""), program{arch: "amd64"}},
 		{"dynamic", tinyELF(elf.EM_AARCH64, "\x90", "/lib/ld-linux-aarch64.so.1"), program{arch: "arm64", interpreter: "/lib/ld-linux-aarch64.so.1"}},
 		{"cut", tinyELF(elf.EM_RISCV, "", "/lib/ld.so")[:64], program{arch: "riscv64"}},
-		{"unknown", tinyELF(elf.EM_SPARCV9, "", ""), program{arch: "sparcv9"}},
+		{"unknown", tinyELF(elf.EM_SPARCV9, "", ""), program{arch: "ELF machine 43"}},
+		{"32 bits", tinyELF32(binary.BigEndian, elf.EM_MIPS, "/lib/ld.so.1"), program{arch: "mips", interpreter: "/lib/ld.so.1"}},
+		{"headers far away", tinyELF(elf.EM_X86_64, "", "")[:32] + strings.Repeat("\xff", 64), program{arch: "amd64"}},
 		{"sections beyond", withSections(tinyELF(elf.EM_X86_64, "\x90", "/lib/ld.so")), program{arch: "amd64", interpreter: "/lib/ld.so"}},
 	} {
 		if got := inspect([]byte(c.head)); got != c.want {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
 	}
+}
+
+// tinyELF32 is the head of a 32-bit program with an interpreter.
+func tinyELF32(order binary.ByteOrder, machine elf.Machine, interp string) string {
+	b := make([]byte, 52+32)
+	copy(b, "\x7fELF\x01\x02\x01")
+	order.PutUint16(b[18:], uint16(machine))
+	order.PutUint32(b[28:], 52) // program headers
+	order.PutUint16(b[42:], 32)
+	order.PutUint16(b[44:], 1)
+	order.PutUint32(b[52:], uint32(elf.PT_INTERP))
+	order.PutUint32(b[56:], uint32(len(b)))
+	order.PutUint32(b[68:], uint32(len(interp)+1))
+	return string(b) + interp + "\x00"
 }
 
 // withSections claims section headers far behind the head, as real programs do.

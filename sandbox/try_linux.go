@@ -4,7 +4,6 @@ package sandbox
 
 import (
 	"context"
-	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -41,25 +40,25 @@ func Try(ctx context.Context, dir string, s Spec) (steps []string, err error) {
 
 // nothing is a program for this machine that ends at once, with 0.
 func nothing() []byte {
-	machine, code := elf.EM_X86_64, "\xb8\xe7\x00\x00\x00\x31\xff\x0f\x05" // mov eax, 231; xor edi, edi; syscall
+	machine, code := uint16(elfAMD64), "\xb8\xe7\x00\x00\x00\x31\xff\x0f\x05" // mov eax, 231; xor edi, edi; syscall
 	if runtime.GOARCH == "arm64" {
-		machine, code = elf.EM_AARCH64, "\xc8\x0b\x80\xd2\x00\x00\x80\xd2\x01\x00\x00\xd4" // mov x8, 94; mov x0, 0; svc 0
+		machine, code = elfARM64, "\xc8\x0b\x80\xd2\x00\x00\x80\xd2\x01\x00\x00\xd4" // mov x8, 94; mov x0, 0; svc 0
 	}
 	const base, headers = 0x400000, 64 + 56
 	b := make([]byte, headers, headers+len(code))
-	copy(b, "\x7fELF\x02\x01\x01")
+	copy(b, elfMagic+"\x02\x01\x01")
 	le := binary.LittleEndian
-	le.PutUint16(b[16:], uint16(elf.ET_EXEC))
-	le.PutUint16(b[18:], uint16(machine))
-	le.PutUint32(b[20:], uint32(elf.EV_CURRENT))
+	le.PutUint16(b[16:], elfExecutable)
+	le.PutUint16(b[18:], machine)
+	le.PutUint32(b[20:], 1)            // version
 	le.PutUint64(b[24:], base+headers) // entry
 	le.PutUint64(b[32:], 64)           // program headers
 	le.PutUint16(b[52:], 64)           // size of this header
 	le.PutUint16(b[54:], 56)           // of a program header
 	le.PutUint16(b[56:], 1)            // their number
 	p := b[64:]
-	le.PutUint32(p, uint32(elf.PT_LOAD))
-	le.PutUint32(p[4:], uint32(elf.PF_R|elf.PF_X))
+	le.PutUint32(p, elfLoad)
+	le.PutUint32(p[4:], 4|1) // to be read and executed
 	le.PutUint64(p[16:], base)
 	le.PutUint64(p[24:], base)
 	le.PutUint64(p[32:], uint64(headers+len(code)))
