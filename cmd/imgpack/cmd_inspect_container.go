@@ -22,7 +22,6 @@ type inspectedContainer struct {
 	Args       []string
 	State      inspectedState
 	Image      string // the ID
-	ImageRef   string
 	Manifest   string
 	Platform   string
 	Name       string // with docker's slash
@@ -65,6 +64,7 @@ type inspectedHost struct {
 }
 
 type inspectedProcess struct {
+	Image                      string // as it was named
 	Hostname, User, WorkingDir string
 	Tty, OpenStdin             bool
 	Env, Cmd                   []string
@@ -80,7 +80,7 @@ func inspectContainer(c *container.Container) (inspectedContainer, error) {
 	cfg := c.Config()
 	spec := &cfg.Spec
 	it := inspectedContainer{
-		ID: cfg.ID, Created: cfg.Created, Args: []string{}, Image: cfg.ImageID, ImageRef: cfg.Image, Manifest: cfg.Manifest,
+		ID: cfg.ID, Created: cfg.Created, Args: []string{}, Image: cfg.ImageID, Manifest: cfg.Manifest,
 		Platform: cfg.Platform, Name: "/" + cfg.Name, LogPath: filepath.Join(c.Path(), "log"), UpperDir: c.Upper(), Mounts: []inspectedMount{},
 		State: inspectedState{
 			Status: st.Status, Running: st.Live(), Paused: st.Status == container.Paused, OOMKilled: st.OOMKilled, Dead: st.Status == container.Dead,
@@ -92,7 +92,7 @@ func inspectContainer(c *container.Container) (inspectedContainer, error) {
 			ExtraHosts: []string{}, Ulimits: spec.Rlimits, UIDMap: spec.UIDMap, GIDMap: spec.GIDMap,
 		},
 		Config: inspectedProcess{
-			Hostname: spec.Hostname, User: spec.User, WorkingDir: spec.Cwd, Tty: spec.Terminal, OpenStdin: cfg.OpenStdin, Env: spec.Env, Cmd: spec.Args,
+			Image: cfg.Image, Hostname: spec.Hostname, User: spec.User, WorkingDir: spec.Cwd, Tty: spec.Terminal, OpenStdin: cfg.OpenStdin, Env: spec.Env, Cmd: spec.Args,
 		},
 	}
 	if len(spec.Args) > 0 {

@@ -23,7 +23,7 @@ func (o *psOptions) add(fs *pflag.FlagSet) {
 		fs.BoolVarP(&o.all, "all", "a", false, "those that do not run too")
 		fs.IntVarP(&o.last, "last", "n", -1, "the `N` newest, in any state")
 		fs.BoolVarP(&o.latest, "latest", "l", false, "the newest, in any state")
-		fs.StringArrayVar(&o.filters, "filter", nil, "those with `KEY=VALUE`: ancestor, exited, id, name or status (repeatable)")
+		fs.StringArrayVarP(&o.filters, "filter", "f", nil, "those with `KEY=VALUE`: ancestor, exited, id, name or status (repeatable)")
 		fs.Lookup("last").DefValue = "0"
 	})
 }

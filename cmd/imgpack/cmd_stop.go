@@ -21,6 +21,8 @@ type stopFlags struct {
 func (o *stopFlags) add(fs *pflag.FlagSet) {
 	fs.VarP(&o.signal, "signal", "s", "`SIGNAL` to send (default: the container's, or TERM)")
 	fs.VarP(&o.timeout, "timeout", "t", "kill it after so many `SECONDS`; -1: never (default: the container's, or 10)")
+	fs.Var(&o.timeout, "time", "the same") // docker's old name
+	_ = fs.MarkHidden("time")
 }
 
 func (o *stopFlags) options() container.StopOptions {

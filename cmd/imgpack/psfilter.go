@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,8 +16,11 @@ type psFilter map[string][]string
 
 // psFilters are docker's keys that mean something here.
 var psFilters = map[string]func(value string, cfg container.Config, st container.State) bool{
-	"id":     func(v string, cfg container.Config, _ container.State) bool { return strings.HasPrefix(cfg.ID, v) },
-	"name":   func(v string, cfg container.Config, _ container.State) bool { return strings.Contains(cfg.Name, v) },
+	"id": func(v string, cfg container.Config, _ container.State) bool { return strings.HasPrefix(cfg.ID, v) },
+	"name": func(v string, cfg container.Config, _ container.State) bool {
+		pattern, err := regexp.Compile(v) // docker's names may have a slash
+		return err == nil && (pattern.MatchString(cfg.Name) || pattern.MatchString("/"+cfg.Name))
+	},
 	"status": func(v string, _ container.Config, st container.State) bool { return v == string(st.Status) },
 	"exited": func(v string, _ container.Config, st container.State) bool {
 		return st.Status == container.Exited && v == strconv.Itoa(st.ExitCode)
@@ -37,6 +41,9 @@ func parsePsFilter(texts []string) (psFilter, error) {
 		}
 		if key == "status" && !slices.Contains(container.Statuses(), container.Status(value)) {
 			return nil, usagef("--filter: no container is ever %s", quote.Text(value))
+		}
+		if _, err := regexp.Compile(value); key == "name" && err != nil {
+			return nil, usagef("--filter: %s is no pattern: %v", quote.Text(value), err)
 		}
 		f[key] = append(f[key], value)
 	}
