@@ -22,7 +22,7 @@ func oldKernel() bool {
 // kernels: its marks would mean nothing to others.
 func (s *setup) mountOld(o *overlay, fault error) (int, error) {
 	if o.kept {
-		return -1, &UnsupportedError{Feature: "a container that is kept", Err: fault, Hint: "needs Linux 5.11; without -d and --name, run keeps nothing"}
+		return -1, &UnsupportedError{Feature: "keeping what a container writes", Err: fault, Hint: "needs Linux 5.11; without -d and --name, run keeps nothing"}
 	}
 	for _, fd := range o.lower {
 		if err := markOpaque(fdPath(fd)); err != nil {
