@@ -226,7 +226,10 @@ func (x *extractor) imply(path string) error {
 func (x *extractor) implied(path string) error {
 	x.dirs[path] = impliedAttrs()
 	x.meta.setOwner(path, "")
-	x.led[path], x.hollow, x.dirs[path].hollow = true, true, true
+	x.hollow, x.dirs[path].hollow = true, true
+	if !x.isDevice(path) { // in the place of which it does not matter what is below
+		x.led[path] = true
+	}
 	return x.budget.remember(path)
 }
 

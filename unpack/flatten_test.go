@@ -412,6 +412,7 @@ func FuzzFlatten(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 3, 11, 0, 7, 0, 0, 2, 12, 0, 7, 0, 0, 4, 1, 3})
 	f.Add([]byte("200700$10000280")) // what a hard link means is in the way of later entries
 	f.Add([]byte("%80X00280%00"))    // a whiteout of a device in which others lie
+	f.Add([]byte("100070200700200&00"))
 	f.Add([]byte("\x82o\x8f\x1b\x85\xfd\x11\xbe \xff\fx\xfeö\xe4\xa6#\x06{:\n\xd4\xc0\x9f\xe6v/\xfc\xe5"))
 	f.Fuzz(func(t *testing.T, data []byte) { checkFlatten(t, data) })
 }

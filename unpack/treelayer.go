@@ -178,7 +178,9 @@ func (s *shaper) imply(path string) *inode {
 			child = newDir(nil, s.layer)
 			child.hollow = true
 			d.set(part, child)
-			s.led[path[:at]] = true
+			if !s.devices[path[:at]] {
+				s.led[path[:at]] = true
+			}
 		}
 		d = child
 		at++

@@ -170,6 +170,8 @@ func FuzzTree(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 3, 11, 0, 7, 0, 0, 2, 12, 0, 7, 0, 0, 4, 1, 3})
 	f.Add([]byte{2, 0, 11, 2, 3, 0, 7, 0, 0, 4, 1, 0, 2, 4, 0})
 	f.Add([]byte("200700$10000280")) // what a hard link means is in the way of later entries
+	f.Add([]byte("%80X00280%00"))    // a whiteout of a device in which others lie
+	f.Add([]byte("100070200700200&00"))
 	f.Fuzz(func(t *testing.T, data []byte) { checkTree(t, data) })
 }
 
