@@ -34,6 +34,21 @@ var refused = map[string]string{
 	"personality 0": "ok", "getpid": "ok", "unix": "ok", "mkdir": "ok",
 }
 
+// wantCalls makes system calls, and wants what is said of the filter.
+func wantCalls(t *testing.T, s Spec, all map[string]string, said string) {
+	t.Helper()
+	r := good(t, s)
+	got := decode[map[string]string](t, r.out)
+	for call, want := range all {
+		if got[call] != want {
+			t.Errorf("user %q: %s: %q, want %q", s.User, call, got[call], want)
+		}
+	}
+	if !strings.Contains(r.explains, said) {
+		t.Errorf("not explained:\n%s", r.explains)
+	}
+}
+
 // TestFilter makes the system calls that the default filter is about, as root
 // and as another user of the image.
 func TestFilter(t *testing.T) {
@@ -41,16 +56,7 @@ func TestFilter(t *testing.T) {
 	for _, user := range []string{"", "app"} {
 		s := im.spec("calls")
 		s.User = user
-		r := good(t, s)
-		got := decode[map[string]string](t, r.out)
-		for call, want := range refused {
-			if got[call] != want {
-				t.Errorf("user %q: %s: %q, want %q", user, call, got[call], want)
-			}
-		}
-		if !strings.Contains(r.explains, "system calls: 3") {
-			t.Errorf("not explained:\n%s", r.explains)
-		}
+		wantCalls(t, s, refused, "system calls: 3")
 	}
 }
 
@@ -75,17 +81,8 @@ func TestUnconfined(t *testing.T) {
 	for _, user := range []string{"", "app"} {
 		s := im.spec("calls")
 		s.User, s.Unconfined = user, true
-		r := good(t, s)
-		got := decode[map[string]string](t, r.out)
 		// The limit on user namespaces does without the filter.
-		for call, want := range map[string]string{"Seccomp": "0", "personality": "ok", "clone user": "ENOSPC", "keyctl": "ok"} {
-			if got[call] != want {
-				t.Errorf("user %q: %s: %q, want %q", user, call, got[call], want)
-			}
-		}
-		if !strings.Contains(r.explains, "system calls: not filtered, as asked for") {
-			t.Errorf("not explained:\n%s", r.explains)
-		}
+		wantCalls(t, s, map[string]string{"Seccomp": "0", "personality": "ok", "clone user": "ENOSPC", "keyctl": "ok"}, "system calls: not filtered, as asked for")
 	}
 }
 

@@ -78,8 +78,9 @@ func closeFiles(files []int) {
 	}
 }
 
-// giveStreams lets the process's root open its own standard streams again, as
-// /dev/stdout: a pipe's owner is who made it, and root outside is nobody to it.
+// giveStreams lets the process's root give its own standard streams to another
+// user, as scripts do that start services (chown app /dev/stdout): a pipe's owner
+// is who made it, and root outside is nobody to it.
 func (b *box) giveStreams(io *stdio) error {
 	for _, f := range io.child() {
 		if m, err := mode(int(f.Fd())); err != nil || m&unix.S_IFMT != unix.S_IFIFO {

@@ -123,6 +123,7 @@ func TestRemapStreams(t *testing.T) {
 	if r := good(t, im.remapped("write", "/dev/stdout", "again")); r.out != "again" {
 		t.Errorf("%q", r.out)
 	}
+	good(t, im.remapped("chown", "/dev/stdout", "1000"))
 }
 
 func TestRemapFaults(t *testing.T) {

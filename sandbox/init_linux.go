@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -124,33 +123,8 @@ func hardenInit() error {
 		return fmt.Errorf("tie life to the caller's: %w", err)
 	}
 	unix.Umask(0o022)
-	return closeInherited()
-}
-
-// closeInherited closes descriptors that the caller's process leaked into us.
-// The Go runtime's own are all close-on-exec, inherited ones cannot be.
-func closeInherited() error {
-	dir, err := os.Open("/proc/self/fd")
-	if err != nil {
-		return err
-	}
-	names, err := dir.Readdirnames(-1)
-	dir.Close()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		fd, err := strconv.Atoi(name)
-		if err != nil || fd <= controlFD {
-			continue
-		}
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		if err == nil && flags&unix.FD_CLOEXEC == 0 {
-			unix.Close(fd)
-		}
-	}
 	unix.CloseOnExec(controlFD)
-	return nil
+	return early.CloseInherited(controlFD)
 }
 
 // newSetup begins with the first steps, if it is usual what is wanted: plan is

@@ -135,6 +135,26 @@ func noSandboxLeft(t *testing.T) {
 	}
 }
 
+// killCaller kills what has a sandbox, and waits for the end of all that is below
+// it.
+func killCaller(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	tree := descendants(t, cmd.Process.Pid)
+	check(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	waitFor(t, "processes to be gone", func() bool {
+		for _, pid := range tree {
+			if b, err := os.ReadFile("/proc/" + pid + "/stat"); err == nil && !strings.Contains(string(b), ") Z ") {
+				return false
+			}
+		}
+		return true
+	})
+	if len(tree) < 3 {
+		t.Errorf("processes: %v", tree)
+	}
+}
+
 // TestKilledCaller: everything is gone when the caller is killed.
 func TestKilledCaller(t *testing.T) {
 	im := newImage(t)
@@ -147,20 +167,7 @@ func TestKilledCaller(t *testing.T) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); !strings.HasPrefix(line, "ready") {
 		t.Fatalf("%q, %v", line, err)
 	}
-	tree := descendants(t, cmd.Process.Pid)
-	if len(tree) < 3 {
-		t.Fatalf("processes: %v", tree)
-	}
-	check(t, cmd.Process.Kill())
-	_ = cmd.Wait()
-	waitFor(t, "processes to be gone", func() bool {
-		for _, pid := range tree {
-			if b, err := os.ReadFile("/proc/" + pid + "/stat"); err == nil && !strings.Contains(string(b), ") Z ") {
-				return false
-			}
-		}
-		return true
-	})
+	killCaller(t, cmd)
 	if left := dirNames(t, state); len(left) != 1 {
 		t.Fatalf("left in the state directory: %v", left)
 	}

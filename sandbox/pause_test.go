@@ -250,20 +250,7 @@ func TestKilledCallerOfKept(t *testing.T) {
 			}
 			delete(want, strings.Fields(line)[0])
 		}
-		tree := descendants(t, cmd.Process.Pid)
-		check(t, cmd.Process.Kill())
-		_ = cmd.Wait()
-		waitFor(t, "processes to be gone", func() bool {
-			for _, pid := range tree {
-				if b, err := os.ReadFile("/proc/" + pid + "/stat"); err == nil && !strings.Contains(string(b), ") Z ") {
-					return false
-				}
-			}
-			return true
-		})
-		if len(tree) < 3 {
-			t.Errorf("processes %v", tree)
-		}
+		killCaller(t, cmd)
 		s := im.spec("hello")
 		s.Upper = upper
 		good(t, s)

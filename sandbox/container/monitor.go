@@ -9,10 +9,11 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/sandbox/early"
 )
 
 const (
@@ -88,7 +89,7 @@ func monitor(path string) int {
 	report := json.NewEncoder(pipe)
 	unix.Umask(0o077)
 	signal.Ignore(unix.SIGHUP) // the terminal it may have been started from is not its own
-	err := closeInherited()
+	err := early.CloseInherited(reportFD)
 	if err == nil {
 		err = attendDetached(path, report, func() { pipe.Close() })
 	}
@@ -128,24 +129,4 @@ func attendDetached(path string, report *json.Encoder, letGo func()) error {
 		return nil // it is in the container's state
 	}
 	return err
-}
-
-// closeInherited closes descriptors that came from the caller's caller. The Go
-// runtime's own are all close-on-exec, inherited ones cannot be.
-func closeInherited() error {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd <= reportFD {
-			continue
-		}
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		if err == nil && flags&unix.FD_CLOEXEC == 0 {
-			unix.Close(fd)
-		}
-	}
-	return nil
 }

@@ -371,6 +371,32 @@ func number(b []byte) (n int, rest []byte, err error) {
 const Usual = syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET |
 	syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWCGROUP
 
+// CloseInherited closes the descriptors above keep that the caller's process has
+// leaked into this one. The Go runtime's own are all close-on-exec, inherited
+// ones cannot be.
+func CloseInherited(keep int) error {
+	dir, err := os.Open("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	names, err := dir.Readdirnames(-1)
+	dir.Close()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		fd, rest, err := number([]byte(name))
+		if err != nil || len(rest) > 0 || fd <= keep {
+			continue
+		}
+		flags, _, e := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFD, 0)
+		if e == 0 && flags&syscall.FD_CLOEXEC == 0 {
+			syscall.Close(fd)
+		}
+	}
+	return nil
+}
+
 // Begun is a process 1 that Begin starts.
 type Begun struct {
 	ready   chan struct{}

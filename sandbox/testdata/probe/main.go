@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"sort"
 	"strconv"
@@ -80,6 +79,7 @@ var commands = map[string]func([]string){
 	"spin":    func(a []string) { emit(spin(time.Duration(number(a[0])) * time.Millisecond)) },
 	"ls":      func(a []string) { emit(names(a[0])) },
 	"statdir": func(a []string) { statDir(a[0]) },
+	"chown":   func(a []string) { fatal(os.Chown(a[0], number(a[1]), -1)) },
 }
 
 // await makes a file, waits until somebody removes it, and looks at another.
@@ -124,55 +124,6 @@ func name(err error) string {
 		return unix.ErrnoName(e)
 	}
 	return err.Error()
-}
-
-func die(sig unix.Signal) {
-	signal.Reset()
-	unix.Kill(os.Getpid(), sig)
-	time.Sleep(time.Second)
-}
-
-func waitSignal() {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
-	fmt.Println("ready")
-	s := <-c
-	fmt.Println(s)
-	os.Exit(int(s.(syscall.Signal)))
-}
-
-// stubborn ignores everything and leaves a child behind that does too; each
-// touches a heartbeat file.
-func stubborn(a []string) {
-	signal.Ignore()
-	if len(a) == 0 {
-		c := exec.Command("/proc/self/exe", "stubborn", "child")
-		fatal(c.Start())
-	}
-	fmt.Println("ready", os.Getpid())
-	for {
-		time.Sleep(time.Second)
-	}
-}
-
-// abandon leaves a child to process 1.
-func abandon() {
-	fatal(exec.Command("/proc/self/exe", "sleep", "20").Start())
-}
-
-// orphan looks whether processes left to process 1 are reaped.
-func orphan() {
-	for range 5 {
-		fatal(exec.Command("/proc/self/exe", "abandon").Run())
-	}
-	for range 300 {
-		if len(pids()) == 2 { // process 1 and this one; a zombie would count
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	fmt.Println("processes", len(pids()))
-	os.Exit(3)
 }
 
 func pids() []string {
