@@ -164,15 +164,10 @@ func (m *planMount) attrs() uint64 {
 	return attrs
 }
 
-// mountMounts lays the mounts of the spec over the image's tree. Some show
-// whole trees of mounts, so the kernel is asked how many there are.
+// mountMounts lays the mounts of the spec over the image's tree.
 func (s *setup) mountMounts() error {
 	if len(s.plan.Mounts) == 0 {
 		return nil
-	}
-	before, err := s.countMounts()
-	if err != nil {
-		return err
 	}
 	t, err := s.imageOnly()
 	if err != nil {
@@ -192,9 +187,7 @@ func (s *setup) mountMounts() error {
 			return s.mountFault(m, err)
 		}
 	}
-	after, err := s.countMounts()
-	s.mounts += after - before
-	return err
+	return nil
 }
 
 // imageOnly is the tree of the image without what belongs to the kernel.
@@ -367,6 +360,9 @@ func (s *setup) putMount(t tree, m *planMount, fd int) error {
 	if err := s.attachLate(fd, at); err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
+	if err := s.note(fd, m.Type == Bind); err != nil {
+		return err
+	}
 	s.explainMount(m)
 	return nil
 }
@@ -400,12 +396,6 @@ func (s *setup) mountFault(m *planMount, err error) error {
 		e.Hint = "the sandbox may lack the ids of its owner"
 	}
 	return e
-}
-
-// countMounts is how many mounts there are.
-func (s *setup) countMounts() (int, error) {
-	info, err := s.mountinfo()
-	return strings.Count(info, "\n"), err
 }
 
 // binds is how many descriptors come for the mounts.

@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -154,6 +155,83 @@ func TestNewMountsStayOutside(t *testing.T) {
 	check(t, os.Remove(host+"/go"))
 	if r := <-done; r.err != nil || r.out != "ENOENT\n" {
 		t.Errorf("%q, %v", r.out, r.err)
+	}
+}
+
+// TestMountsGoAway: what is mounted below a source may go while a sandbox starts,
+// and does where somebody removes the directory that it is at.
+func TestMountsGoAway(t *testing.T) {
+	if rootless(t) {
+		t.Skip("needs root")
+	}
+	im := newImage(t)
+	host := hostDir(t)
+	check(t, unix.Mount("tmpfs", host, "tmpfs", 0, ""))
+	defer func() { check(t, unix.Unmount(host, unix.MNT_DETACH)) }()
+	check(t, os.WriteFile(host+"/file", nil, 0o644))
+	const mounts = 200
+	for i := range mounts {
+		dir := fmt.Sprint(host, "/", i)
+		check(t, os.Mkdir(dir, 0o755))
+		check(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
+	}
+	gone := make(chan error, 1)
+	go func() {
+		var all []error
+		for i := range mounts {
+			dir := fmt.Sprint(host, "/", i)
+			all = append(all, unix.Unmount(dir, 0), os.Remove(dir))
+		}
+		gone <- errors.Join(all...)
+	}()
+	s := im.spec("writable", "/data/file")
+	s.Mounts = []Mount{bind(host, "/data", false)}
+	for runs := 0; ; runs++ {
+		if r := good(t, s); r.out != "/data/file ok\n" {
+			t.Errorf("%q", r.out)
+		}
+		select {
+		case err := <-gone:
+			check(t, err)
+			t.Logf("%d runs", runs)
+			return
+		default:
+		}
+	}
+}
+
+// TestProveMounts has a root, what is mounted in it, and a tree of the host's
+// with something of ours in that.
+func TestProveMounts(t *testing.T) {
+	info := func(lines ...string) (all string) {
+		for _, l := range lines {
+			all += l + " 0:1 / /some rw - tmpfs tmpfs rw\n"
+		}
+		return strings.Replace(all, "/some", "/", 1)
+	}
+	made := map[uint64]bool{1: false, 2: false, 3: true, 6: false}
+	for name, c := range map[string]struct {
+		info string
+		ok   bool
+	}{
+		"all":               {info("1 900", "2 1", "3 1", "4 3", "5 4", "6 5"), true},
+		"in another order":  {info("1 900", "6 5", "5 4", "4 3", "3 1", "2 1"), true},
+		"some went":         {info("1 900", "2 1", "3 1", "6 3"), true},
+		"one of ours":       {info("1 900", "3 1", "4 3", "6 3"), false},
+		"one more":          {info("1 900", "2 1", "3 1", "6 3", "7 1"), false},
+		"one more in ours":  {info("1 900", "2 1", "3 1", "6 3", "7 6"), false},
+		"one above":         {info("1 900", "2 1", "3 1", "6 3", "900 899"), false},
+		"its own parent":    {info("1 900", "2 1", "3 1", "6 3", "8 8"), false},
+		"something else":    {"x", false},
+		"numbers too large": {info("1 900", "99999999999999999999 1"), false},
+	} {
+		if err := proveMounts(c.info, made); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	two := strings.ReplaceAll(info("1 900", "2 1", "3 1", "6 3"), "/some", "/")
+	if err := proveMounts(two, made); err == nil {
+		t.Error("mounts on the root are taken")
 	}
 }
 
