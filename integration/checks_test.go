@@ -95,6 +95,9 @@ func TestChecks(t *testing.T) {
 			}
 			for _, l := range looks {
 				for what, want := range l.want {
+					if want == "ETXTBSY" && kernelBefore(5, 15) {
+						want = "ETXTBSY ok" // of an overlay, the file below was what could not be written to
+					}
 					if has := got[l.ask][what]; has != want && !slices.Contains(strings.Fields(want), has) {
 						t.Errorf("check %d: %s: %q, want %q", l.number, what, has, want)
 					}
@@ -116,7 +119,11 @@ type caller struct {
 	host func(t testing.TB) *host
 }
 
+// callers are those who can run sandboxes on this kernel.
 func callers() []caller {
+	if kernelBefore(5, 11) {
+		return []caller{{"root", newHost}}
+	}
 	return []caller{
 		{"root", newHost},
 		{"one id", func(t testing.TB) *host { return newHost(t).asUser(65534) }},

@@ -12,6 +12,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/imgpack/imgpack/fixtures"
 )
 
 // guestVar is set in the virtual machines that TestVM starts: the tests here
@@ -321,6 +326,114 @@ func TestGuestForbidden(t *testing.T) {
 	g.want(t, 0, []string{"hello"}, "run", "oci:probe", "hello")
 }
 
+// kernelBefore says whether the kernel is one before a version.
+func kernelBefore(major, minor int) bool {
+	var u unix.Utsname
+	var a, b int
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b); err != nil {
+		return false
+	}
+	return a < major || a == major && b < minor
+}
+
+// TestGuestOld is what kernels give that lack something.
+func TestGuestOld(t *testing.T) {
+	inGuest(t)
+	if !kernelBefore(5, 11) {
+		t.Skip("it lacks nothing")
+	}
+	g, user := guest{newHost(t), nil}, session(t, lingering, "user")
+	g.image(t)
+	user.image(t)
+	g.want(t, 0, nil, "unpack", "oci:probe", g.path("tree"))
+	user.want(t, 0, nil, "unpack", "--ids", "one", "oci:probe", user.path("tree"))
+	if kernelBefore(5, 10) {
+		for _, g := range []guest{g, user} {
+			g.want(t, 9, []string{"needs Linux 5.10"}, "run", "oci:probe", "hello")
+			g.want(t, 1, []string{"needs Linux 5.10"}, "doctor")
+		}
+		return
+	}
+	for _, ids := range []string{"auto", "one"} {
+		user.want(t, 9, []string{"needs Linux 5.11, or root"}, "run", "--ids", ids, "oci:probe", "hello")
+	}
+	user.want(t, 1, []string{"needs Linux 5.11, or root"}, "doctor")
+	g.want(t, 0, []string{"degraded: no user namespace", "read-only"}, "run", "--explain", "--read-only", "oci:probe", "hello")
+	g.want(t, 9, []string{"needs Linux 5.11"}, "run", "-d", "--name", "c", "oci:probe", "hello")
+	g.want(t, 9, []string{"id map"}, "run", "--uid-map", "0:100000:65536", "--gid-map", "0:100000:65536", "oci:probe", "hello")
+	shared := g.shared("shared", "file")
+	sh(t, "mount", "-t", "tmpfs", "none", shared)
+	defer sh(t, "umount", shared)
+	g.want(t, 98, []string{"read-only file system"}, "run", "-v", shared+":/mnt:ro", "oci:probe", "write", "/mnt/x", "y")
+	g.want(t, 0, nil, "run", "-v", shared+":/mnt", "oci:probe", "write", "/mnt/x", "y")
+
+	opaque := g.opaqueImage(t)
+	for range 2 { // unpacked, and found unpacked
+		if r := g.want(t, 0, nil, "run", opaque, "ls", "/d"); !strings.Contains(r.stdout, "upper") || strings.Contains(r.stdout, "lower") {
+			t.Error("an opaque directory shows what is below")
+		}
+	}
+}
+
+// opaqueImage has a directory that hides all that was in it.
+func (g guest) opaqueImage(t *testing.T) string {
+	t.Helper()
+	probe, err := builtProbe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := fixtures.NewBlobs()
+	image := b.Image(fixtures.ImageSpec{
+		Layers: []fixtures.LayerSpec{
+			{Files: []fixtures.File{{Name: "bin/"}, {Name: "bin/probe", Body: probe, Mode: 0o755}, {Name: "d/"}, {Name: "d/lower"}}},
+			{Files: []fixtures.File{{Name: "d/"}, {Name: "d/.wh..wh..opq"}, {Name: "d/upper"}}},
+		},
+		Config: ocispec.ImageConfig{Entrypoint: []string{"/bin/probe"}},
+	})
+	if err := b.SaveLayout(g.path("opaque"), fixtures.Root("example.com/opaque:1", image)); err != nil {
+		t.Fatal(err)
+	}
+	return "oci:opaque"
+}
+
+// TestGuestAppArmor: of Ubuntu's setting, by which AppArmor forbids user
+// namespaces to ordinary users, they are told, and what helps does.
+func TestGuestAppArmor(t *testing.T) {
+	inGuest(t)
+	const setting = "kernel.apparmor_restrict_unprivileged_userns"
+	if r := finish(t, exec.Command("sysctl", "-qw", setting+"=1")); r.code != 0 {
+		t.Skip("no " + setting)
+	}
+	defer sh(t, "sysctl", "-qw", setting+"=0")
+	root, g := guest{newHost(t), nil}, session(t, passing, "plain")
+	root.image(t)
+	g.image(t)
+	load := func(profile string) {
+		file := root.path("profile")
+		if err := os.WriteFile(file, []byte("abi <abi/4.0>,\n"+profile), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		sh(t, "apparmor_parser", "-r", file)
+	}
+	refused := func() {
+		t.Helper()
+		for _, ids := range []string{"auto", "one"} {
+			g.want(t, 9, []string{setting + "=1"}, "run", "--ids", ids, "oci:probe", "hello")
+		}
+		g.want(t, 1, []string{setting + "=1", "AppArmor profile"}, "doctor")
+		root.want(t, 0, []string{"namespaces: user,"}, "run", "--explain", "oci:probe", "hello")
+	}
+	_ = finish(t, exec.Command("aa-teardown"))
+	refused() // outright
+	load("profile unprivileged_userns {\n\taudit deny capability,\n\tallow file,\n\tallow unix,\n\tallow network,\n\tallow ptrace,\n\tallow signal,\n\tallow mqueue,\n\tallow mount,\n\tallow pivot_root,\n\tallow userns,\n\tallow change_profile,\n}\n")
+	refused() // once it has one, by its capabilities
+	load("profile imgpack " + bin + " flags=(unconfined) {\n\tuserns,\n}\n")
+	g.want(t, 0, []string{"hello"}, "run", "oci:probe", "hello")
+}
+
 // TestGuestFilesystems unpacks to file systems of their own.
 func TestGuestFilesystems(t *testing.T) {
 	inGuest(t)
@@ -352,8 +465,16 @@ func TestGuestFilesystems(t *testing.T) {
 			}
 			g.want(t, 0, nil, "unpack", "oci:probe", at+"/tree")
 			g.want(t, 0, nil, "verify", "oci:probe")
-			g.host.in(t).ok("run", "--explain", "oci:probe", "hello")
 			sh(t, "cmp", at+"/tree/bin/probe", os.Getenv(probeVar))
+			if name == "casefold" || kernelBefore(5, 10) {
+				return
+			}
+			g.want(t, 0, []string{"hello"}, "--store", at+"/store", "run", "oci:probe", "hello")
+			g.want(t, 0, nil, "--store", at+"/store", "unpack", "oci:probe", at+"/cloned")
+			if extents := sh(t, "filefrag", "-v", at+"/cloned/bin/probe"); !strings.Contains(extents, "shared") {
+				t.Errorf("nothing is shared with the store: %s", extents)
+			}
+			sh(t, "cmp", at+"/cloned/bin/probe", os.Getenv(probeVar))
 		})
 	}
 }
