@@ -3,7 +3,10 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
+
+	"github.com/moby/sys/capability"
 )
 
 // Network chooses what the process can reach.
@@ -174,6 +177,14 @@ func DefaultCapabilities() []string {
 		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID",
 		"CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
 	}
+}
+
+// CapabilityNames lists the capabilities that there may be.
+func CapabilityNames() (names []string) {
+	for _, c := range capability.ListKnown() {
+		names = append(names, "CAP_"+strings.ToUpper(c.String()))
+	}
+	return names
 }
 
 // Status is how the process ended.

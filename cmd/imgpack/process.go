@@ -9,8 +9,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/moby/sys/capability"
-
 	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 	"github.com/imgpack/imgpack/sandbox"
@@ -185,7 +183,7 @@ func capabilities(add, drop []string) ([]string, error) {
 		switch {
 		case name == "CAP_ALL":
 			caps = []string{}
-		case !isCapability(name):
+		case !slices.Contains(sandbox.CapabilityNames(), name):
 			return nil, usagef("--cap-drop: there is no capability %s", quote.Text(c))
 		}
 		caps = slices.DeleteFunc(caps, func(have string) bool { return have == name })
@@ -195,7 +193,7 @@ func capabilities(add, drop []string) ([]string, error) {
 		switch {
 		case name == "CAP_ALL":
 			return nil, usagef("--cap-add ALL is refused").hint("name the capabilities that are needed")
-		case !isCapability(name):
+		case !slices.Contains(sandbox.CapabilityNames(), name):
 			return nil, usagef("--cap-add: there is no capability %s", quote.Text(c))
 		}
 		if !slices.Contains(caps, name) {
@@ -203,10 +201,6 @@ func capabilities(add, drop []string) ([]string, error) {
 		}
 	}
 	return caps, nil
-}
-
-func isCapability(name string) bool {
-	return slices.ContainsFunc(capability.ListKnown(), func(c capability.Cap) bool { return "CAP_"+strings.ToUpper(c.String()) == name })
 }
 
 func capabilityName(s string) string {
