@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"strings"
 	"sync"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/imgpack/imgpack/internal/quote"
@@ -127,9 +126,11 @@ func (s *scanner) object(t reflect.Type, depth int) error {
 			return fmt.Errorf("key %s is given twice", quote.Text(key))
 		}
 		seen[key] = true
-		elem, ok := known.exact[key]
-		if name, folds := known.folded[fold(key)]; folds && !ok {
-			return fmt.Errorf("key %s differs from %q only in case", quote.Text(key), name)
+		elem, ok := known[key]
+		if !ok {
+			if name := known.like(key); name != "" {
+				return fmt.Errorf("key %s differs from %q only in case", quote.Text(key), name)
+			}
 		}
 		if !ok && t != nil && t.Kind() == reflect.Map {
 			elem = t.Elem()
@@ -142,28 +143,32 @@ func (s *scanner) object(t reflect.Type, depth int) error {
 	return err
 }
 
-// keys are the JSON keys a struct type knows.
-type keys struct {
-	exact  map[string]reflect.Type
-	folded map[string]string // folded key → key
-}
+// keys are the JSON keys a struct type knows, and what is read under them.
+type keys map[string]reflect.Type
 
 var keyCache sync.Map // reflect.Type → keys
 
 func keysOf(t reflect.Type) keys {
 	if t == nil || t.Kind() != reflect.Struct {
-		return keys{}
+		return nil
 	}
 	if k, ok := keyCache.Load(t); ok {
 		return k.(keys)
 	}
-	k := keys{exact: map[string]reflect.Type{}, folded: map[string]string{}}
+	k := keys{}
 	k.collect(t, map[reflect.Type]bool{})
-	for name := range k.exact {
-		k.folded[fold(name)] = name
-	}
 	keyCache.Store(t, k)
 	return k
+}
+
+// like is the first of the keys that equal key but for case; "" is none.
+func (k keys) like(key string) (first string) {
+	for name := range k {
+		if strings.EqualFold(name, key) && (first == "" || name < first) {
+			first = name
+		}
+	}
+	return first
 }
 
 // collect adds the keys of t, and after them those of the structs embedded in
@@ -187,8 +192,8 @@ func (k keys) collect(t reflect.Type, seen map[reflect.Type]bool) {
 			if name == "" {
 				name = f.Name
 			}
-			if _, ok := k.exact[name]; !ok {
-				k.exact[name] = f.Type
+			if _, ok := k[name]; !ok {
+				k[name] = f.Type
 			}
 		}
 	}
@@ -202,17 +207,4 @@ func pointee(t reflect.Type) reflect.Type {
 		t = t.Elem()
 	}
 	return t
-}
-
-// fold maps strings that are equal but for case to one and the same.
-func fold(s string) string {
-	return strings.Map(func(r rune) rune {
-		for { // to the smallest rune of the orbit
-			next := unicode.SimpleFold(r)
-			if next <= r {
-				return next
-			}
-			r = next
-		}
-	}, s)
 }
