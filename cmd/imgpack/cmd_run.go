@@ -223,6 +223,9 @@ func (a *app) unpackLayers(ctx context.Context, src manifests.Fetcher, img *mani
 	}
 	defer store.Close()
 	layers := unpack.NewLayerStore(a.layerDir(store))
+	if rootfs, ok := layers.Lookup(img); ok {
+		return rootfs, nil
+	}
 	p := a.startProgress("unpacking", img.Size())
 	defer p.end()
 	rootfs, _, err := layers.Unpack(ctx, src, img, l.options(unpack.Options{Jobs: a.g.parallel, Progress: p.report()}))

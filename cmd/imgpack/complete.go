@@ -85,37 +85,49 @@ func completions(roots []manifests.Root, prefix, typed string) []cobra.Completio
 }
 
 // flagWords are what flags with a choice of words complete to.
-var flagWords = map[string][]cobra.Completion{
-	"platform": {
-		"local", "all", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386",
-		"linux/ppc64le", "linux/s390x", "linux/riscv64", "windows/amd64",
-	},
-	"format":   {"table", "json", "jsonl", "name"},
-	"progress": {"auto", "bar", "plain", "json", "none"},
-	"color":    {"auto", "always", "never"},
-	"dedupe":   {string(dedupe.ModeChunk), string(dedupe.ModeLayer)},
-	"map":      {mapKeep, mapStrip, mapFlat},
-	"network":  {"none", "host"},
-	"ignore":   ignorable(),
-	"ids":      {idsAuto, idsRanges, idsOne},
-	"raw":      {"manifest", "config", "index"},
-	"mount":    {"type=bind,source=", "type=tmpfs,target="},
-	"ulimit":   {"nofile=", "nproc=", "core=", "memlock=", "stack=", "fsize=", "cpu="},
+func flagWords() map[string][]cobra.Completion {
+	return map[string][]cobra.Completion{
+		"platform": {
+			"local", "all", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386",
+			"linux/ppc64le", "linux/s390x", "linux/riscv64", "windows/amd64",
+		},
+		"format":   {"table", "json", "jsonl", "name"},
+		"progress": {"auto", "bar", "plain", "json", "none"},
+		"color":    {"auto", "always", "never"},
+		"dedupe":   {string(dedupe.ModeChunk), string(dedupe.ModeLayer)},
+		"map":      {mapKeep, mapStrip, mapFlat},
+		"network":  {"none", "host"},
+		"ignore":   ignorable(),
+		"ids":      {idsAuto, idsRanges, idsOne},
+		"raw":      {"manifest", "config", "index"},
+		"mount":    {"type=bind,source=", "type=tmpfs,target="},
+		"ulimit":   {"nofile=", "nproc=", "core=", "memlock=", "stack=", "fsize=", "cpu="},
+	}
 }
 
 // commandWords are flagWords of flags that differ between commands.
-var commandWords = map[string][]cobra.Completion{
-	"save as":       {string(archive.Hybrid), string(archive.OCI), asLayout},
-	"unpack as":     {asRootfs, asLayers, asRuntime},
-	"save compress": {"none", "gzip", "zstd"},
-	"pack compress": {string(dedupe.LevelFast), string(dedupe.LevelDefault), string(dedupe.LevelMax)},
+func commandWords() map[string][]cobra.Completion {
+	return map[string][]cobra.Completion{
+		"save as":       {string(archive.Hybrid), string(archive.OCI), asLayout},
+		"unpack as":     {asRootfs, asLayers, asRuntime},
+		"save compress": {"none", "gzip", "zstd"},
+		"pack compress": {string(dedupe.LevelFast), string(dedupe.LevelDefault), string(dedupe.LevelMax)},
+	}
 }
 
-func completeFlags(cmd *cobra.Command) {
+// completeFlags gives the flags of all commands what they complete to.
+func completeFlags(root *cobra.Command) {
+	any, own := flagWords(), commandWords()
+	for _, cmd := range root.Commands() {
+		completeFlagsOf(cmd, any, own)
+	}
+}
+
+func completeFlagsOf(cmd *cobra.Command, any, own map[string][]cobra.Completion) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		words := flagWords[f.Name]
+		words := any[f.Name]
 		if words == nil {
-			words = commandWords[cmd.Name()+" "+f.Name]
+			words = own[cmd.Name()+" "+f.Name]
 		}
 		if words == nil {
 			return

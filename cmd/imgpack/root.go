@@ -33,9 +33,7 @@ func rootFor(a *app, args []string) *cobra.Command {
 		return newRoot(a, newRunCommand)
 	}
 	root := newRoot(a, commands...)
-	for _, cmd := range root.Commands() {
-		completeFlags(cmd)
-	}
+	completeFlags(root)
 	return root
 }
 
@@ -150,19 +148,21 @@ func withCommand(err error, cmd *cobra.Command) error {
 }
 
 // absent are commands of other tools, and what to use here.
-var absent = map[string]string{
-	"import":  "did you mean load? imgpack load -i FILE brings an archive or bundle into the store",
-	"build":   "imgpack does not build images; use docker or podman",
-	"cp":      "imgpack unpack IMAGE DIR gives an image's files; imgpack exec CONTAINER cat FILE gives a container's",
-	"network": "imgpack run gives a container no network, or the host's with --network host",
-	"volume":  "imgpack keeps no volumes; imgpack run -v DIR:PLACE shows a directory of this machine",
-	"copy":    "did you mean push (to a registry), save (to a file) or pull (into the store)?",
-	"add":     "did you mean pack? it takes bundles among its sources",
-	"apply":   "did you mean pack? pack base.imgpack delta.imgpack -o full.imgpack applies a delta",
-	"merge":   "did you mean pack? it takes bundles among its sources",
-	"remove":  "did you mean rmi?",
-	"list":    "did you mean images?",
-	"extract": "did you mean unpack?",
+func absent() map[string]string {
+	return map[string]string{
+		"import":  "did you mean load? imgpack load -i FILE brings an archive or bundle into the store",
+		"build":   "imgpack does not build images; use docker or podman",
+		"cp":      "imgpack unpack IMAGE DIR gives an image's files; imgpack exec CONTAINER cat FILE gives a container's",
+		"network": "imgpack run gives a container no network, or the host's with --network host",
+		"volume":  "imgpack keeps no volumes; imgpack run -v DIR:PLACE shows a directory of this machine",
+		"copy":    "did you mean push (to a registry), save (to a file) or pull (into the store)?",
+		"add":     "did you mean pack? it takes bundles among its sources",
+		"apply":   "did you mean pack? pack base.imgpack delta.imgpack -o full.imgpack applies a delta",
+		"merge":   "did you mean pack? it takes bundles among its sources",
+		"remove":  "did you mean rmi?",
+		"list":    "did you mean images?",
+		"extract": "did you mean unpack?",
+	}
 }
 
 // checkCommand refuses a first word that is no command, before cobra does so
@@ -181,7 +181,7 @@ func checkCommand(root *cobra.Command, args []string) error {
 	}
 	e := usagef("there is no command %q", word)
 	e.command = "imgpack"
-	if hint, ok := absent[word]; ok {
+	if hint, ok := absent()[word]; ok {
 		return e.hint("%s", hint)
 	}
 	if near := manifests.Suggest(word, commandNames(root)); near != "" {
@@ -217,42 +217,46 @@ func commandNames(root *cobra.Command) []string {
 }
 
 // foreignFlags are flags of other tools, and what to use here.
-var foreignFlags = map[string]string{
-	"tls-verify":           "did you mean --insecure-skip-tls-verify[=HOST] or --plain-http[=HOST]?",
-	"src-tls-verify":       "did you mean --insecure-skip-tls-verify[=HOST]?",
-	"dest-tls-verify":      "did you mean --insecure-skip-tls-verify[=HOST]?",
-	"insecure":             "did you mean --insecure-skip-tls-verify[=HOST] or --plain-http[=HOST]?",
-	"password":             "a password never goes into a command line: --creds USER reads it from standard input or asks",
-	"username":             "did you mean --creds USER?",
-	"all-platforms":        "did you mean --platform all?",
-	"multi-arch":           "did you mean --platform all?",
-	"all":                  "did you mean --platform all?",
-	"arch":                 "did you mean --platform?",
-	"net":                  "did you mean --network?",
-	"restart":              "nothing restarts a container by itself; imgpack restart does",
-	"attach":               "imgpack logs -f follows what a container says",
-	"publish":              "imgpack run publishes no ports",
-	"privileged":           "imgpack run has no privileged mode",
-	"registry-config":      "did you mean --authfile?",
-	"registry-insecure":    "did you mean --insecure-skip-tls-verify[=HOST]?",
-	"concurrency":          "did you mean --parallel?",
-	"jobs":                 "did you mean --parallel?",
-	"file":                 "did you mean -o FILE (output), -i FILE (input) or -f LIST (list of images)?",
-	"overwrite":            "did you mean --force?",
-	"no-color":             "did you mean --color never?",
-	"no-progress":          "did you mean --progress none?",
-	"override-arch":        "did you mean --platform?",
-	"override-os":          "did you mean --platform?",
-	"data-root":            "did you mean --store?",
-	"preserve-digests":     "imgpack always preserves digests; leave it out",
-	"skip-tls-verify":      "did you mean --insecure-skip-tls-verify[=HOST]?",
-	"insecure-skip-verify": "did you mean --insecure-skip-tls-verify[=HOST]?",
+func foreignFlags() map[string]string {
+	return map[string]string{
+		"tls-verify":           "did you mean --insecure-skip-tls-verify[=HOST] or --plain-http[=HOST]?",
+		"src-tls-verify":       "did you mean --insecure-skip-tls-verify[=HOST]?",
+		"dest-tls-verify":      "did you mean --insecure-skip-tls-verify[=HOST]?",
+		"insecure":             "did you mean --insecure-skip-tls-verify[=HOST] or --plain-http[=HOST]?",
+		"password":             "a password never goes into a command line: --creds USER reads it from standard input or asks",
+		"username":             "did you mean --creds USER?",
+		"all-platforms":        "did you mean --platform all?",
+		"multi-arch":           "did you mean --platform all?",
+		"all":                  "did you mean --platform all?",
+		"arch":                 "did you mean --platform?",
+		"net":                  "did you mean --network?",
+		"restart":              "nothing restarts a container by itself; imgpack restart does",
+		"attach":               "imgpack logs -f follows what a container says",
+		"publish":              "imgpack run publishes no ports",
+		"privileged":           "imgpack run has no privileged mode",
+		"registry-config":      "did you mean --authfile?",
+		"registry-insecure":    "did you mean --insecure-skip-tls-verify[=HOST]?",
+		"concurrency":          "did you mean --parallel?",
+		"jobs":                 "did you mean --parallel?",
+		"file":                 "did you mean -o FILE (output), -i FILE (input) or -f LIST (list of images)?",
+		"overwrite":            "did you mean --force?",
+		"no-color":             "did you mean --color never?",
+		"no-progress":          "did you mean --progress none?",
+		"override-arch":        "did you mean --platform?",
+		"override-os":          "did you mean --platform?",
+		"data-root":            "did you mean --store?",
+		"preserve-digests":     "imgpack always preserves digests; leave it out",
+		"skip-tls-verify":      "did you mean --insecure-skip-tls-verify[=HOST]?",
+		"insecure-skip-verify": "did you mean --insecure-skip-tls-verify[=HOST]?",
+	}
 }
 
 // foreignShorthands are single letters of other tools.
-var foreignShorthands = map[string]string{
-	"o": "this command prints its result; --json or --format sets the shape",
-	"p": "imgpack run publishes no ports",
+func foreignShorthands() map[string]string {
+	return map[string]string{
+		"o": "this command prints its result; --json or --format sets the shape",
+		"p": "imgpack run publishes no ports",
+	}
 }
 
 // flagError turns a complaint about flags into a usage error.
@@ -264,7 +268,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
 		letter := unknown.GetSpecifiedName()[:1]
 		e.Message = fmt.Sprintf("%s has no flag -%s", cmd.CommandPath(), letter)
-		e.Hint = foreignShorthands[letter]
+		e.Hint = foreignShorthands()[letter]
 	case errors.As(err, &unknown):
 		name := unknown.GetSpecifiedName()
 		e.Message = fmt.Sprintf("%s has no flag --%s", cmd.CommandPath(), name)
@@ -276,7 +280,7 @@ func flagError(cmd *cobra.Command, err error) error {
 }
 
 func flagHint(fs *pflag.FlagSet, name string) string {
-	if hint, ok := foreignFlags[name]; ok {
+	if hint, ok := foreignFlags()[name]; ok {
 		return hint
 	}
 	if near := manifests.Suggest(name, flagNames(fs)); near != "" {
