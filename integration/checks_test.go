@@ -84,7 +84,12 @@ var looks = []look{
 
 // TestChecks lets the probe look from inside, for each kind of caller.
 func TestChecks(t *testing.T) {
-	for _, who := range callers() {
+	old := caller{"root before mount_setattr", func(t testing.TB) *host {
+		h := newHost(t)
+		h.lacking = "mount_setattr"
+		return h
+	}}
+	for _, who := range append(callers(), old) {
 		t.Run(who.name, func(t *testing.T) {
 			h := who.host(t)
 			image := h.probeImage(fixtures.File{Name: "mem", Type: '3', Major: 1, Minor: 1, Mode: 0o666})

@@ -26,8 +26,8 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	if openat2, ok := strings.CutPrefix(os.Getenv(shimVar), "shim"); ok {
-		os.Exit(shim(openat2))
+	if lacking, ok := strings.CutPrefix(os.Getenv(shimVar), "shim"); ok {
+		os.Exit(shim(lacking))
 	}
 	os.Exit(testMain(m))
 }
@@ -69,6 +69,8 @@ type host struct {
 	uid uint32 // 0: as the test runs
 	etc string // of a ranger
 
+	lacking string // a system call, of lackings
+
 	// cold is set for a host that knows no recipes but those it finds. The others
 	// share them: to find those of the corpus takes half a minute.
 	cold bool
@@ -106,6 +108,9 @@ func (h *host) command(args ...string) *exec.Cmd {
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + h.dir, "IMGPACK_STORE=" + h.store(), "TMPDIR=" + h.path("no-temp-here")}
 	if h.uid != 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: h.uid, Gid: h.uid}}
+	}
+	if h.lacking != "" {
+		behindShim(cmd, h.lacking)
 	}
 	if h.uid == 0 && !h.cold {
 		cmd.Env = append(cmd.Env, "XDG_CACHE_HOME="+filepath.Join(workDir, "cache"))

@@ -204,15 +204,25 @@ var unpackWays = []unpackWay{
 	{"run", func(image string) []string { return []string{"run", image, "/none"} }},
 }
 
-// shimVar is the variable with which the test binary starts a program, whose
-// openat2 fails with the error named if one is, and tells what it took: this
+// shimVar is the variable with which the test binary starts a program, which
+// lacks a system call if one of lackings is named, and tells what it took: this
 // process's own memory would count as the program's, as it does with fork.
 const shimVar = "IMGPACK_TEST_SHIM"
 
+// lackings are calls that fail, and how.
+var lackings = map[string]struct {
+	call  uint32
+	errno unix.Errno
+}{
+	"ENOSYS":        {unix.SYS_OPENAT2, unix.ENOSYS},
+	"EPERM":         {unix.SYS_OPENAT2, unix.EPERM},
+	"mount_setattr": {unix.SYS_MOUNT_SETATTR, unix.ENOSYS},
+}
+
 // shim runs the program in os.Args. What it took goes to file 3.
-func shim(openat2 string) int {
-	if errno, ok := map[string]unix.Errno{"ENOSYS": unix.ENOSYS, "EPERM": unix.EPERM}[openat2]; ok {
-		if err := forbidOpenat2(errno); err != nil {
+func shim(lacking string) int {
+	if l, ok := lackings[lacking]; ok {
+		if err := forbid(l.call, l.errno); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 99
 		}
@@ -229,10 +239,10 @@ func shim(openat2 string) int {
 	return p.ExitCode()
 }
 
-func forbidOpenat2(errno unix.Errno) error {
+func forbid(call uint32, errno unix.Errno) error {
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the call's number
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_OPENAT2, Jf: 1},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 1},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
@@ -253,12 +263,16 @@ type cost struct {
 	time   time.Duration
 }
 
-// measured runs a command by the shim.
-func measured(t testing.TB, cmd *exec.Cmd, openat2 string) (result, cost) {
-	t.Helper()
+func behindShim(cmd *exec.Cmd, lacking string) {
 	self := must(os.Executable())
 	cmd.Path, cmd.Args = self, append([]string{self, cmd.Path}, cmd.Args[1:]...)
-	cmd.Env = append(cmd.Env, shimVar+"=shim"+openat2)
+	cmd.Env = append(cmd.Env, shimVar+"=shim"+lacking)
+}
+
+// measured runs a command by the shim.
+func measured(t testing.TB, cmd *exec.Cmd, lacking string) (result, cost) {
+	t.Helper()
+	behindShim(cmd, lacking)
 	out := must(os.CreateTemp(workDir, "cost-"))
 	defer os.Remove(out.Name())
 	defer out.Close()
