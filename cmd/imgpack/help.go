@@ -36,11 +36,13 @@ func group(fs *pflag.FlagSet, name string, add func(*pflag.FlagSet)) {
 	mark(fs, name)
 }
 
-// mark puts the flags that are in no group into one.
+// mark puts the flags that are in no group into one. They share what says so,
+// which is not written to again.
 func mark(fs *pflag.FlagSet, group string) {
+	in := map[string][]string{annotationGroup: {group}}
 	fs.VisitAll(func(f *pflag.Flag) {
-		if f.Annotations[annotationGroup] == nil {
-			f.Annotations = map[string][]string{annotationGroup: {group}}
+		if f.Annotations == nil {
+			f.Annotations = in
 		}
 	})
 }

@@ -88,3 +88,16 @@ func TestStartIsLight(t *testing.T) {
 		}
 	}
 }
+
+// A start of run makes the flags of run, and nothing of other commands; what
+// completes flags, and hints, are made where they are asked for.
+func TestRunMakesLittle(t *testing.T) {
+	const most = 400 // allocations
+	a, _, _ := testApp(nil)
+	n := testing.AllocsPerRun(5, func() { rootFor(a, []string{"run"}) })
+	all := testing.AllocsPerRun(5, func() { rootFor(a, []string{"ps"}) })
+	t.Logf("%.0f allocations, %.0f for all commands", n, all)
+	if n > most {
+		t.Errorf("the flags of run take %.0f allocations, more than %d", n, most)
+	}
+}
