@@ -30,7 +30,7 @@ system() {
 	inside useradd -m -s /bin/sh -u 1001 plain
 	mkdir -p "$root/var/lib/systemd/linger" "$root/data"
 	: >"$root/var/lib/systemd/linger/user"
-	echo 'LABEL=data /data ext4 ro 0 0' >"$root/etc/fstab"
+	echo 'LABEL=data /data ext4 ro,x-systemd.device-timeout=900 0 0' >"$root/etc/fstab"
 	cat >"$root/etc/systemd/system/guest.service" <<'EOF'
 [Unit]
 Description=the tests for which this machine was started
