@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"errors"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -94,6 +95,12 @@ func (x *extractor) linkHere(d *cachedDir, e *layertar.Entry, path, to string) e
 	if path == to {
 		return nil
 	}
+	if strings.HasPrefix(to, path+"/") {
+		if x.lower == nil && impliedBetween(path, to, x.isImplied) {
+			return x.later(e, linkTry{last: true}) // the layers below may lead elsewhere
+		}
+		return errIntoReplaced(e.Name)
+	}
 	from, err := openBeneath(x.root, parentOf(to), unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -111,11 +118,27 @@ func (x *extractor) linkHere(d *cachedDir, e *layertar.Entry, path, to string) e
 	if b, err := lstatAt(d.fd, e.Base); err != nil || a.Ino == b.Ino && a.Dev == b.Dev {
 		return err
 	}
-	err = x.replacing(d, e.Base, call)
-	if err == unix.ENOENT {
-		return &layertar.Error{Kind: layertar.Malformed, Entry: e.Name, Err: errors.New("a hard link into what it replaces")}
+	return x.replacing(d, e.Base, call)
+}
+
+func errIntoReplaced(name string) error {
+	return &layertar.Error{Kind: layertar.Malformed, Entry: name, Err: errors.New("a hard link into what it replaces")}
+}
+
+func (x *extractor) isImplied(path string) bool {
+	a := x.dirs[path]
+	return a != nil && a.implied
+}
+
+// impliedBetween tells whether one of the directories from top to what lies at
+// path is implied.
+func impliedBetween(top, path string, implied func(string) bool) bool {
+	for path != top {
+		if path = parentOf(path); implied(path) {
+			return true
+		}
 	}
-	return err
+	return false
 }
 
 // maxRounds bounds the time spent on links to links to links in the wrong

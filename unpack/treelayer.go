@@ -307,7 +307,11 @@ func (s *shaper) linkHere(d *inode, r *record, path, to string) error {
 		return nil
 	}
 	if strings.HasPrefix(to, path+"/") {
-		return &layertar.Error{Kind: layertar.Malformed, Entry: r.name, Err: errors.New("a hard link into what it replaces")}
+		if s.lower == nil && impliedBetween(path, to, func(path string) bool { return s.root.at(path).implied }) {
+			s.later(r, linkTry{last: true})
+			return nil
+		}
+		return errIntoReplaced(r.name)
 	}
 	s.put(d, path, n)
 	return nil

@@ -172,6 +172,7 @@ func FuzzTree(f *testing.F) {
 	f.Add([]byte("200700$10000280")) // what a hard link means is in the way of later entries
 	f.Add([]byte("%80X00280%00"))    // a whiteout of a device in which others lie
 	f.Add([]byte("100070200700200&00"))
+	f.Add([]byte("CC0700270$C7")) // a link over the symlink that leads to its target
 	f.Fuzz(func(t *testing.T, data []byte) { checkTree(t, data) })
 }
 
