@@ -153,9 +153,10 @@ func TestIDsProcess(t *testing.T) {
 // and however the parent ends, all else does.
 func TestIDsEnd(t *testing.T) {
 	h := newHost(t).asRanger(rangerUIDs, rangerGIDs)
-	ref := pick(t, "redis:1")
+	base, ref := pick(t, "base:v1"), pick(t, "redis:1") // of which no layers are there yet
+	h.ok("pull", base)
 	h.ok("pull", ref)
-	h.ok("run", ref, "--version")
+	h.ok("run", base, "true")
 	locks, err := filepath.Glob(h.store() + "/unpacked/ids/*/lock")
 	if err != nil || len(locks) != 1 {
 		t.Fatalf("locks %v, %v", locks, err)
@@ -184,7 +185,7 @@ func TestIDsEnd(t *testing.T) {
 	marker := "sleep 98765"
 	signalled(t, h.command("run", "--entrypoint", "", ref, "sh", "-c", "echo ready; touch /var/lib/redis/x; "+marker), func(p *os.Process) { p.Kill() })
 	ends(t, marker)
-	h.ok("rmi", ref)
+	h.ok("rmi", base, ref)
 	if out := h.ok("gc"); !strings.Contains(out, "1 left-over") {
 		t.Errorf("gc: %s", out)
 	}
