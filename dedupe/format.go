@@ -163,7 +163,7 @@ func (t *memberTable) digest() digest.Digest {
 }
 
 // blankDigest stands where a digest of index.json goes into index.json.
-var blankDigest = digest.NewDigestFromEncoded(digest.SHA256, strings.Repeat("0", 64))
+const blankDigest digest.Digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 
 // seal puts the digest of index.json into it, where blankDigest stands.
 func seal(index []byte) []byte {
