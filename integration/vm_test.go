@@ -115,7 +115,7 @@ case $(uname -r) in
 	try integration.test -test.run '^Test(GuestOld|GuestFilesystems|Checks|CheckWays)$'
 	try integration.test -test.run '^TestGuestLimits$/^root$'
 	try cgroup.test
-	try sandbox.test -test.run '^TestLimit|Killed'
+	try sandbox.test -test.run '^TestLimit|KilledCaller$'
 	;;
 *)
 	try integration.test -test.run '^Test(Guest|Checks$|CheckWays$)'
