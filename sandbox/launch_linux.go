@@ -87,10 +87,6 @@ func (s *setup) launchFrom(files []uintptr) (pid, thread int, err error) {
 		done <- result{pid, unix.Gettid(), err}
 	}()
 	r := <-done
-	// Changing the user may have made process 1 dumpable, by fs.suid_dumpable.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return 0, 0, errors.Join(r.err, err)
-	}
 	return r.pid, r.thread, r.err
 }
 
@@ -135,6 +131,8 @@ func (s *setup) launchHere(files []uintptr) (int, error) {
 		{"reset signals", resetSignals},
 		{"drop bounding set", s.dropBounding},
 		{"set user", s.become},
+		// Which may have made process 1 dumpable, by fs.suid_dumpable.
+		{"stay undumpable", func() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }},
 		{"set no_new_privs", func() error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }},
 		{"set capabilities", func() error { return s.setCapabilities(nested) }},
 		{"enter working directory", s.enterCwd},

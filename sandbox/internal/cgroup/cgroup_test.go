@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -165,8 +166,13 @@ func TestVersion2(t *testing.T) {
 	}
 	check(t, cmd.Process.Kill())
 	_ = cmd.Wait()
-	// The shell's child.
-	check(t, os.WriteFile(filepath.Join(d.path, "cgroup.kill"), []byte("1"), 0))
+	left, err := words(d.path, "cgroup.procs") // the shell's child
+	check(t, err)
+	for _, s := range left {
+		pid, err := strconv.Atoi(s)
+		check(t, err)
+		check(t, unix.Kill(pid, unix.SIGKILL))
+	}
 	check(t, g.Remove())
 	if _, err := os.Lstat(d.path); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
