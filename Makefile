@@ -32,7 +32,7 @@ check:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./... && go vet -tags integration ./integration/...
 	GOFLAGS=-tags=integration go run $(STATICCHECK) ./...
-	CGO_ENABLED=1 go test -race -short -timeout 30m -cover $$(go list ./... | grep -v -e /recompress/internal/ -e /internal/deflate$$)
+	CGO_ENABLED=1 go test -race -short -timeout 30m $$(go list ./... | grep -v -e /recompress/internal/ -e /internal/deflate$$)
 	GOARCH=arm64 go build -o /dev/null ./cmd/imgpack
 	@sh integration/reproducible.sh
 
