@@ -14,7 +14,7 @@ import (
 // set otherwise, costs time and nothing else: package sandbox takes what Begin
 // started only when it is the same.
 var unusual = []string{
-	"-i", "-t", "-d", "-m", "--interactive", "--tty", "--detach", "--name", "--network", "--ids", "--uid-map", "--gid-map",
+	"-i", "-t", "-d", "-m", "--interactive", "--tty", "--detach", "--name", "--net", "--ids", "--uid-map", "--gid-map",
 	"--memory", "--cpu", "--pids-limit", "--help", "-v", "--volume", "--mount",
 }
 

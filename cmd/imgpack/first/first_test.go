@@ -19,6 +19,7 @@ func TestUsualRun(t *testing.T) {
 		"imgpack run -d x":                       false,
 		"imgpack run --name=n x":                 false,
 		"imgpack run --network host x":           false,
+		"imgpack run --net host x":               false,
 		"imgpack run -m 1g x":                    false,
 		"imgpack run -v /a:/b x":                 false,
 		"imgpack run --uid-map 0:100000:65536 x": false,
