@@ -160,13 +160,7 @@ func TestKilledCaller(t *testing.T) {
 	im := newImage(t)
 	state := stateDir(t)
 	cmd := call{Lower: []string{im.dir}, State: state, Args: []string{"/bin/probe", "stubborn"}}.command(t)
-	out, err := cmd.StdoutPipe()
-	check(t, err)
-	cmd.Stderr = os.Stderr
-	startCaller(t, cmd)
-	if line, err := bufio.NewReader(out).ReadString('\n'); !strings.HasPrefix(line, "ready") {
-		t.Fatalf("%q, %v", line, err)
-	}
+	startReady(t, cmd)
 	killCaller(t, cmd)
 	if left := dirNames(t, state); len(left) != 1 {
 		t.Fatalf("left in the state directory: %v", left)

@@ -256,13 +256,7 @@ func TestLimitsLeaveNothing(t *testing.T) {
 	}
 
 	cmd := call{Lower: []string{im.dir}, Args: []string{"/bin/probe", "stubborn"}, Limits: limits}.command(t)
-	out, err := cmd.StdoutPipe()
-	check(t, err)
-	cmd.Stderr = os.Stderr
-	startCaller(t, cmd)
-	if line, err := bufio.NewReader(out).ReadString('\n'); !strings.HasPrefix(line, "ready") {
-		t.Fatalf("%q, %v", line, err)
-	}
+	startReady(t, cmd)
 	if left := groupsLeft(t); len(left) == 0 {
 		t.Error("no cgroups while it runs")
 	}

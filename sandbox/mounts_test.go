@@ -133,15 +133,22 @@ func isMount(t *testing.T, dir string) bool {
 	return unix.Stat(dir, &at) == nil && unix.Stat(filepath.Dir(dir), &above) == nil && at.Dev != above.Dev
 }
 
+// tmpfsDir is a directory of the host with a tmpfs of its own.
+func tmpfsDir(t *testing.T) string {
+	t.Helper()
+	host := hostDir(t)
+	check(t, unix.Mount("tmpfs", host, "tmpfs", 0, ""))
+	t.Cleanup(func() { check(t, unix.Unmount(host, unix.MNT_DETACH)) })
+	return host
+}
+
 // TestNewMountsStayOutside: a source may be shared with the host's namespace.
 func TestNewMountsStayOutside(t *testing.T) {
 	if rootless(t) {
 		t.Skip("needs root")
 	}
 	im := newImage(t)
-	host := hostDir(t)
-	check(t, unix.Mount("tmpfs", host, "tmpfs", 0, ""))
-	defer func() { check(t, unix.Unmount(host, unix.MNT_DETACH)) }()
+	host := tmpfsDir(t)
 	check(t, unix.Mount("", host, "", unix.MS_SHARED, ""))
 	check(t, os.Mkdir(host+"/sub", 0o755))
 	s := im.spec("await", "/data/go", "/data/sub/late")
@@ -165,9 +172,7 @@ func TestMountsGoAway(t *testing.T) {
 		t.Skip("needs root")
 	}
 	im := newImage(t)
-	host := hostDir(t)
-	check(t, unix.Mount("tmpfs", host, "tmpfs", 0, ""))
-	defer func() { check(t, unix.Unmount(host, unix.MNT_DETACH)) }()
+	host := tmpfsDir(t)
 	check(t, os.WriteFile(host+"/file", nil, 0o644))
 	const mounts = 200
 	for i := range mounts {
