@@ -25,23 +25,21 @@ type lowerView interface {
 // for one goroutine.
 type extractor struct {
 	setter
-	root      int
-	cache     *dirCache
-	lower     lowerView // nil: the layer is unpacked on its own
-	marks     bool      // write whiteouts and opaque marks to disk, not to meta alone
-	dirs      map[string]*attrs
-	opaque    pathSet
-	whiteouts pathSet // and devices, which hide what is below as any file would
-	devices   map[string]deviceNode
-	marked    pathSet           // devices that a whiteout hides as well
-	cleared   map[string]int    // what was replaced, by the entry that last did so
-	led       pathSet           // directories that were implied at some time
-	pending   []*layertar.Entry // hard links whose target is not there yet
-	file      int               // that entry made, to be taken from here; -1 if none
-	filePath  string            // of file
-	detached  []int             // directories in use that the cache had to forget
-	removed   bool              // something was replaced
-	hollow    bool              // some directory was
+	root     int
+	cache    *dirCache
+	lower    lowerView // nil: the layer is unpacked on its own
+	marks    bool      // write whiteouts and opaque marks to disk, not to meta alone
+	dirs     map[string]*attrs
+	opaque   pathSet
+	hides    hiding
+	cleared  map[string]int    // what was replaced, by the entry that last did so
+	led      pathSet           // directories that were implied at some time
+	pending  []*layertar.Entry // hard links whose target is not there yet
+	file     int               // that entry made, to be taken from here; -1 if none
+	filePath string            // of file
+	detached []int             // directories in use that the cache had to forget
+	removed  bool              // something was replaced
+	hollow   bool              // some directory was
 }
 
 func newExtractor(root int, budget *budget) *extractor {
@@ -49,7 +47,7 @@ func newExtractor(root int, budget *budget) *extractor {
 	return &extractor{
 		setter: setter{ids: &IDs{}, budget: budget, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), alwaysMod: err == nil, meta: &layerMeta{}},
 		root:   root, cache: newDirCache(budget.dirs), marks: true, dirs: map[string]*attrs{".": impliedAttrs()},
-		opaque: pathSet{}, whiteouts: pathSet{}, devices: map[string]deviceNode{}, marked: pathSet{}, cleared: map[string]int{}, led: pathSet{}, file: -1,
+		opaque: pathSet{}, hides: newHiding(), cleared: map[string]int{}, led: pathSet{}, file: -1,
 	}
 }
 
@@ -105,44 +103,13 @@ func (x *extractor) entry(e *layertar.Entry) error {
 	case layertar.Device:
 		err = x.clear(d, e.Base)
 		path := join(d.path, e.Base)
-		x.addDevice(path, deviceNode{rawPath(path), e.Block, e.Major, e.Minor, e.Mode, e.UID, e.GID, e.ModTime.UTC()})
+		x.hides.device(path, deviceNode{rawPath(path), e.Block, e.Major, e.Minor, e.Mode, e.UID, e.GID, e.ModTime.UTC()})
 		if err == nil {
 			err = x.budget.remember(path)
 		}
 	}
 	return err
 }
-
-// addDevice notes a device, which is not made; n may be another name of it.
-func (x *extractor) addDevice(path string, n deviceNode) {
-	if n.Path != "" {
-		n.Path = rawPath(path)
-	}
-	if x.whiteouts[path] && !x.isDevice(path) {
-		x.marked[path] = true
-	}
-	x.whiteouts[path], x.devices[path] = true, n
-}
-
-func (x *extractor) isDevice(path string) bool {
-	_, ok := x.devices[path]
-	return ok
-}
-
-// dropDevices forgets the devices in a directory that is replaced.
-func (x *extractor) dropDevices(dir string) {
-	for path := range x.devices {
-		if strings.HasPrefix(path, dir+"/") {
-			if x.hidesOnly(path) {
-				delete(x.whiteouts, path)
-			}
-			delete(x.devices, path)
-		}
-	}
-}
-
-// hidesOnly tells whether a path counts as a whiteout for its being a device alone.
-func (x *extractor) hidesOnly(path string) bool { return x.isDevice(path) && !x.marked[path] }
 
 // place is parent for an entry, refusing paths that no system call takes.
 func (x *extractor) place(e *layertar.Entry) (*cachedDir, error) {
@@ -227,7 +194,7 @@ func (x *extractor) implied(path string) error {
 	x.dirs[path] = impliedAttrs()
 	x.meta.setOwner(path, "")
 	x.hollow, x.dirs[path].hollow = true, true
-	if !x.isDevice(path) { // in the place of which it does not matter what is below
+	if !x.hides.isDevice(path) { // in the place of which it does not matter what is below
 		x.led[path] = true
 	}
 	return x.budget.remember(path)
@@ -239,7 +206,7 @@ func (x *extractor) look(path string) (node, error) {
 	if err != nil || n.kind != absent || x.lower == nil {
 		return n, err
 	}
-	if x.whiteouts[path] || x.whiteouts.above(path) || x.opaque.above(path) {
+	if x.hides.paths[path] || x.hides.paths.above(path) || x.opaque.above(path) {
 		return n, nil
 	}
 	return x.lower.look(path)
@@ -301,7 +268,7 @@ func (x *extractor) clear(d *cachedDir, base string) error {
 		return err
 	}
 	if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFDIR || kind == unix.S_IFLNK {
-		x.dropDevices(join(d.path, base))
+		x.hides.dropIn(join(d.path, base))
 		x.cache.detach(d)
 		x.detached = append(x.detached, d.fd)
 		x.cache.flush()
@@ -361,11 +328,9 @@ func (x *extractor) hide(e *layertar.Entry) error {
 		return nil
 	}
 	path := join(d.path, baseOf(e.Target))
-	if x.whiteouts[path] {
-		x.marked[path] = x.marked[path] || x.isDevice(path)
+	if !x.hides.whiteout(path) {
 		return nil
 	}
-	x.whiteouts[path] = true
 	return x.budget.remember(path)
 }
 

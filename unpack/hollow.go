@@ -26,13 +26,13 @@ func (x *extractor) dropHollow() error {
 		return nil
 	}
 	dropped := pathSet{}
-	for _, p := range x.whiteouts.sorted() {
+	for _, p := range x.hides.paths.sorted() {
 		path := string(p)
-		if a := x.dirs[path]; a == nil || !a.hollow || x.hidesOnly(path) || dropped.above(path) {
+		if a := x.dirs[path]; a == nil || !a.hollow || x.hides.deviceOnly(path) || dropped.above(path) {
 			continue
 		}
 		dropped[path] = true
-		delete(x.devices, path) // in whose place it was
+		delete(x.hides.devices, path) // in whose place it was
 		dir, err := openBeneath(x.root, parentOf(path), unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
 			return err

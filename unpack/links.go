@@ -51,7 +51,7 @@ func (x *extractor) link(d *cachedDir, e *layertar.Entry, try linkTry) error {
 		}
 	}
 	below := node{}
-	n, device := x.devices[to]
+	n, device := x.hides.devices[to]
 	if x.lower != nil && !device { // which hides what is below
 		if below, err = x.lower.look(to); err != nil {
 			return err
@@ -73,7 +73,7 @@ func (x *extractor) link(d *cachedDir, e *layertar.Entry, try linkTry) error {
 		return x.later(e, try)
 	}
 	x.meta.skip(layertar.NoteDevice, e.Name, "a hard link to a device")
-	x.addDevice(path, n)
+	x.hides.device(path, n)
 	return x.clear(d, e.Base)
 }
 

@@ -227,11 +227,11 @@ func (x *extractor) plainBelow(done, todo []string) int {
 		return 0
 	}
 	n, first := len(ends), path[:ends[0]]
-	if own, err := lookBeneath(x.root, first); err != nil || own.kind != absent || x.opaque.above(first) || x.whiteouts.above(first) {
+	if own, err := lookBeneath(x.root, first); err != nil || own.kind != absent || x.opaque.above(first) || x.hides.paths.above(first) {
 		return 0
 	}
 	for i, end := range ends {
-		if x.whiteouts[path[:end]] || x.opaque[path[:end]] {
+		if x.hides.paths[path[:end]] || x.opaque[path[:end]] {
 			n = i
 			break
 		}

@@ -34,8 +34,8 @@ func (x *extractor) finish() error {
 	}
 	x.meta.Led = x.led.sorted()
 	x.meta.Implied, x.meta.Opaque = implied.sorted(), x.opaque.sorted()
-	x.meta.setDevices(x.devices)
-	x.meta.Whiteouts = x.whiteouts.sorted()
+	x.meta.setDevices(x.hides.devices)
+	x.meta.Whiteouts = x.hides.paths.sorted()
 	return nil
 }
 
@@ -62,27 +62,27 @@ func (x *extractor) settle() error {
 	if err := x.dropHollow(); err != nil {
 		return err
 	}
-	for path := range x.whiteouts {
+	for path := range x.hides.paths {
 		if a, ok := x.dirs[path]; ok { // hidden below and made anew
 			x.opaque[path] = true
 			a.implied = false
 		}
 	}
 	for path := range x.led {
-		if x.whiteouts[path] && !x.hidesOnly(path) || x.whiteouts.above(path) {
+		if x.hides.paths[path] && !x.hides.deviceOnly(path) || x.hides.paths.above(path) {
 			delete(x.led, path)
 		}
 	}
-	for path := range x.whiteouts {
+	for path := range x.hides.paths {
 		n, err := lookBeneath(x.root, path)
 		if err != nil {
 			return err
 		}
 		if n.kind != absent || x.dirs[parentOf(path)] == nil || x.opaque[parentOf(path)] || x.opaque.above(path) {
-			delete(x.whiteouts, path)
+			delete(x.hides.paths, path)
 		}
 		if n.kind != absent {
-			delete(x.devices, path)
+			delete(x.hides.devices, path)
 		}
 	}
 	return nil
@@ -124,7 +124,7 @@ func (x *extractor) replaced(path string, entry int) bool {
 // writeMarks writes whiteouts and opaque marks as overlay file systems know
 // them.
 func (x *extractor) writeMarks() error {
-	for _, path := range x.whiteouts.sorted() {
+	for _, path := range x.hides.paths.sorted() {
 		d, err := x.parent(parentOf(string(path)))
 		if err != nil {
 			return err

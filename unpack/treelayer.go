@@ -14,9 +14,7 @@ type shaper struct {
 	layer      int        // from 1
 	root       *inode
 	opaque     pathSet
-	whiteouts  pathSet // and devices
-	devices    pathSet
-	marked     pathSet // devices that a whiteout hides as well
+	hides      hiding
 	led        pathSet
 	pending    []*record
 	needsLower bool
@@ -30,7 +28,7 @@ type lowerTree struct {
 }
 
 func newShaper(layer int, lower *lowerTree) *shaper {
-	return &shaper{lower: lower, layer: layer, root: newDir(nil, 0), opaque: pathSet{}, whiteouts: pathSet{}, devices: pathSet{}, marked: pathSet{}, led: pathSet{}}
+	return &shaper{lower: lower, layer: layer, root: newDir(nil, 0), opaque: pathSet{}, hides: newHiding(), led: pathSet{}}
 }
 
 // shape makes the layer's part, all of it.
@@ -71,7 +69,7 @@ func (s *shaper) entry(r *record) error {
 	}
 	s.put(d, join(dir, baseOf(r.name)), s.inode(r))
 	if r.kind == layertar.Device {
-		s.addDevice(join(dir, baseOf(r.name)))
+		s.hides.device(join(dir, baseOf(r.name)), deviceNode{})
 	}
 	return nil
 }
@@ -80,26 +78,10 @@ func (s *shaper) entry(r *record) error {
 func (s *shaper) put(d *inode, path string, n *inode) {
 	base := baseOf(path)
 	if old := d.children[base]; old != nil && old.dir {
-		for below := range s.devices {
-			if strings.HasPrefix(below, path+"/") {
-				if s.hidesOnly(below) {
-					delete(s.whiteouts, below)
-				}
-				delete(s.devices, below)
-			}
-		}
+		s.hides.dropIn(path)
 	}
 	d.set(base, n)
 }
-
-// addDevice is extractor's.
-func (s *shaper) addDevice(path string) {
-	s.marked[path] = s.marked[path] || s.whiteouts[path] && !s.devices[path]
-	s.whiteouts[path], s.devices[path] = true, true
-}
-
-// hidesOnly is extractor's.
-func (s *shaper) hidesOnly(path string) bool { return s.devices[path] && !s.marked[path] }
 
 func (s *shaper) inode(r *record) *inode { return &inode{rec: r, layer: int32(s.layer)} }
 
@@ -146,7 +128,7 @@ func (s *shaper) sure(done, todo []string) int {
 			part = todo[i-len(done)]
 		}
 		at += len(part)
-		if s.opaque[dir] || s.whiteouts[path[:at]] {
+		if s.opaque[dir] || s.hides.paths[path[:at]] {
 			low = nil
 		}
 		own, low = own.child(part), low.child(part)
@@ -178,7 +160,7 @@ func (s *shaper) imply(path string) *inode {
 			child = newDir(nil, s.layer)
 			child.hollow = true
 			d.set(part, child)
-			if !s.devices[path[:at]] {
+			if !s.hides.isDevice(path[:at]) {
 				s.led[path[:at]] = true
 			}
 		}
@@ -191,7 +173,7 @@ func (s *shaper) imply(path string) *inode {
 // look says what lies at a path of the merged tree so far.
 func (s *shaper) look(path string) (node, error) {
 	n := s.root.at(path).is()
-	if n.kind != absent || s.lower == nil || s.whiteouts[path] || s.whiteouts.above(path) || s.opaque.above(path) {
+	if n.kind != absent || s.lower == nil || s.hides.paths[path] || s.hides.paths.above(path) || s.opaque.above(path) {
 		return n, nil
 	}
 	return s.lower.look(path)
@@ -230,8 +212,7 @@ func (s *shaper) hide(r *record) error {
 	if r.kind == layertar.Opaque {
 		s.opaque[dir] = true
 	} else {
-		path := join(dir, strings.TrimPrefix(baseOf(r.name), ".wh."))
-		s.whiteouts[path], s.marked[path] = true, s.marked[path] || s.devices[path]
+		s.hides.whiteout(join(dir, strings.TrimPrefix(baseOf(r.name), ".wh.")))
 	}
 	return nil
 }
@@ -266,14 +247,14 @@ func (s *shaper) link(d *inode, dir string, r *record, try linkTry) error {
 		}
 	}
 	var below *inode
-	device := s.devices[to]
+	device := s.hides.isDevice(to)
 	if s.lower != nil {
 		below = s.lower.root.at(to)
 		device = device || s.lower.devices[to]
 	}
-	there := !s.devices[to] && (below.is().kind == symlink || below.is().kind == other)
+	there := !s.hides.isDevice(to) && (below.is().kind == symlink || below.is().kind == other)
 	switch {
-	case try.taken && (there || s.devices[to]):
+	case try.taken && (there || s.hides.isDevice(to)):
 	case there:
 		s.put(d, path, below)
 	case device:
@@ -283,7 +264,7 @@ func (s *shaper) link(d *inode, dir string, r *record, try linkTry) error {
 		if own != nil && !own.device() {
 			own = nil
 		}
-		s.addDevice(path)
+		s.hides.device(path, deviceNode{})
 		s.put(d, path, own) // nothing, where the device is hidden by now
 	default:
 		s.later(r, try)
@@ -343,25 +324,25 @@ func (s *shaper) lateLinks() error {
 // settle is extractor's.
 func (s *shaper) settle() {
 	s.dropHollow()
-	for path := range s.whiteouts {
+	for path := range s.hides.paths {
 		if n := s.root.at(path); n != nil && n.dir { // hidden below and made anew
 			s.opaque[path] = true
 			n.implied = false
 		}
 	}
 	for path := range s.led {
-		if s.whiteouts[path] && !s.hidesOnly(path) || s.whiteouts.above(path) {
+		if s.hides.paths[path] && !s.hides.deviceOnly(path) || s.hides.paths.above(path) {
 			delete(s.led, path)
 		}
 	}
-	for path := range s.whiteouts {
+	for path := range s.hides.paths {
 		n := s.root.at(path).is()
 		parent := s.root.at(parentOf(path))
 		if n.kind != absent || parent == nil || !parent.dir || s.opaque[parentOf(path)] || s.opaque.above(path) {
-			delete(s.whiteouts, path)
+			delete(s.hides.paths, path)
 		}
 		if n.kind != absent {
-			delete(s.devices, path)
+			delete(s.hides.devices, path)
 		}
 	}
 }
@@ -376,9 +357,9 @@ func (s *shaper) fill(path string) {
 
 // dropHollow is extractor's.
 func (s *shaper) dropHollow() {
-	for path := range s.whiteouts {
-		if n := s.root.at(path); n != nil && n.hollow && !s.hidesOnly(path) {
-			delete(s.devices, path)
+	for path := range s.hides.paths {
+		if n := s.root.at(path); n != nil && n.hollow && !s.hides.deviceOnly(path) {
+			delete(s.hides.devices, path)
 			s.root.at(parentOf(path)).set(baseOf(path), nil)
 		}
 	}

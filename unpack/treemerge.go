@@ -48,11 +48,11 @@ func (l *lowerTree) add(layer int, records []*record) error {
 			return missingError(s.missing)
 		}
 	}
-	for path := range s.devices {
+	for path := range s.hides.devices {
 		l.devices[path] = true
 	}
 	hidden := map[string][]string{}
-	for path := range s.whiteouts {
+	for path := range s.hides.paths {
 		hidden[parentOf(path)] = append(hidden[parentOf(path)], baseOf(path))
 	}
 	s.merge(".", s.root, l.root, hidden)
