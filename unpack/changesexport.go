@@ -182,10 +182,6 @@ func (x *exporter) devices(dir string, upper []string) error {
 		if _, over := slices.BinarySearch(upper, name); over || f.device == nil || !x.taken(path) {
 			continue
 		}
-		if f.device.Path == "" {
-			x.c.skip(layertar.NoteDevice, path, "a device node of the image, of which this store knows no more")
-			continue
-		}
 		if err := x.member(path, f.device.node()); err != nil {
 			return err
 		}

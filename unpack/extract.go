@@ -103,7 +103,9 @@ func (x *extractor) entry(e *layertar.Entry) error {
 	case layertar.Device:
 		err = x.clear(d, e.Base)
 		path := join(d.path, e.Base)
-		x.hides.device(path, deviceNode{rawPath(path), e.Block, e.Major, e.Minor, e.Mode, e.UID, e.GID, e.ModTime.UTC()})
+		x.hides.device(path, deviceNode{
+			Block: e.Block, Major: e.Major, Minor: e.Minor, Mode: e.Mode, UID: e.UID, GID: e.GID, Time: e.ModTime.UTC(),
+		})
 		if err == nil {
 			err = x.budget.remember(path)
 		}

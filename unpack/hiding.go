@@ -25,9 +25,7 @@ func (h *hiding) whiteout(path string) (added bool) {
 
 // device notes a device; n may be another name of it.
 func (h *hiding) device(path string, n deviceNode) {
-	if n.Path != "" {
-		n.Path = rawPath(path)
-	}
+	n.Path = rawPath(path)
 	known := h.isDevice(path)
 	if h.paths[path] && !known {
 		h.marked[path] = true

@@ -88,8 +88,7 @@ type layerMeta struct {
 	Led       []rawPath       `json:"led,omitempty"` // as Implied, until a later entry took their place
 	Opaque    []rawPath       `json:"opaque,omitempty"`
 	Whiteouts []rawPath       `json:"whiteouts,omitempty"`
-	Devices   []rawPath       `json:"devices,omitempty"`
-	Nodes     []deviceNode    `json:"nodes,omitempty"` // what Devices are
+	Devices   []deviceNode    `json:"devices,omitempty"`
 	Lost      []lostXattr     `json:"lost,omitempty"`
 	// NeedsLower says that a hard link's target was not there in time, so
 	// that a file of a layer below is meant if there is one; Missing is the
@@ -150,14 +149,10 @@ func (m *layerMeta) lose(path string, entry int, list []layertar.Xattr) {
 	}
 }
 
-// devices returns the devices by path; those of a store that an earlier program
-// made have no Path of their own, for nothing is known of them.
+// devices returns the devices by path.
 func (m *layerMeta) devices() map[string]deviceNode {
 	all := make(map[string]deviceNode, len(m.Devices))
-	for _, path := range m.Devices {
-		all[string(path)] = deviceNode{}
-	}
-	for _, n := range m.Nodes {
+	for _, n := range m.Devices {
 		all[string(n.Path)] = n
 	}
 	return all
@@ -165,12 +160,9 @@ func (m *layerMeta) devices() map[string]deviceNode {
 
 // setDevices records the devices.
 func (m *layerMeta) setDevices(all map[string]deviceNode) {
-	m.Devices, m.Nodes = nil, nil
+	m.Devices = nil
 	for _, path := range slices.Sorted(maps.Keys(all)) {
-		m.Devices = append(m.Devices, rawPath(path))
-		if n := all[path]; n.Path != "" {
-			m.Nodes = append(m.Nodes, n)
-		}
+		m.Devices = append(m.Devices, all[path])
 	}
 }
 
