@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/internal/layertar"
-	"github.com/imgpack/imgpack/internal/quote"
 	"github.com/imgpack/imgpack/manifests"
 )
 
@@ -73,10 +72,7 @@ func (c *composer) blame(err error) error {
 // top of the layers below.
 func standsAlone(m *layerMeta, below *stack) (bool, error) {
 	if len(below.layers) == 0 {
-		if m.Missing != nil {
-			return false, missingError(m.Missing)
-		}
-		return true, nil
+		return true, m.Fault.err()
 	}
 	if m.NeedsLower {
 		return false, nil
@@ -109,11 +105,6 @@ func ledAlone(led []rawPath, opaque pathSet, look func(path string) (node, error
 	return true, nil
 }
 
-func missingError(m *missingLink) error {
-	return manifests.Bad(manifests.KindMissing, "entry "+quote.Text(string(m.Path)),
-		"a hard link to %s, which neither this layer nor one below has", quote.Text(string(m.Target)))
-}
-
 // chain unpacks layer i again, on top of what is below it.
 func (c *composer) chain(ctx context.Context, i int, below *stack) (*staged, error) {
 	layer := c.img.Layers[i]
@@ -131,8 +122,8 @@ func (c *composer) chain(ctx context.Context, i int, below *stack) (*staged, err
 	if err := j.stage(ctx, st); err != nil {
 		return nil, err
 	}
-	if st.meta.Missing != nil {
-		return nil, c.fail(i, missingError(st.meta.Missing))
+	if err := st.meta.Fault.err(); err != nil {
+		return nil, c.fail(i, err)
 	}
 	for _, l := range c.img.Layers[:i] {
 		st.meta.DiffIDs = append(st.meta.DiffIDs, l.DiffID)

@@ -67,6 +67,19 @@ func (x *extractor) closeDetached() {
 	x.detached = x.detached[:0]
 }
 
+// take is entry for a layer that may be right on top of others only: nothing
+// more is made once that is known.
+func (x *extractor) take(e *layertar.Entry) error {
+	if x.meta.Fault != nil {
+		return nil
+	}
+	err := x.entry(e)
+	if x.lower == nil && len(x.led) > 0 && malformed(err) {
+		return x.meta.excuse(e.Name, err)
+	}
+	return err
+}
+
 // entry makes one entry. A file is left open and empty, without the attributes
 // that its content would change.
 func (x *extractor) entry(e *layertar.Entry) error {

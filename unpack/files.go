@@ -151,7 +151,7 @@ func (x *extractor) make(b *batch) error {
 		if it.entry == nil {
 			continue
 		}
-		if err := x.entry(it.entry); err != nil {
+		if err := x.take(it.entry); err != nil {
 			return atEntry(it.entry, err)
 		}
 		it.fd, it.path, it.count = x.file, x.filePath, x.meta.Entries
@@ -193,11 +193,12 @@ func (w *fileWriter) write(b *batch) error {
 			w.fd, w.entry, w.path, w.count, w.at = it.fd, it.entry, it.path, it.count, 0
 			it.fd = -1
 		}
+		part := data[:it.n]
+		data = data[it.n:]
 		if w.fd < 0 {
 			continue
 		}
-		err := w.content(data[:it.n])
-		data = data[it.n:]
+		err := w.content(part)
 		if err == nil && it.last {
 			err = w.done()
 		}

@@ -21,10 +21,6 @@ type linkTry struct {
 // comes later.
 func (x *extractor) link(d *cachedDir, e *layertar.Entry, try linkTry) error {
 	target, missing, err := x.follow(parentOf(e.Linkname))
-	var bad *layertar.Error
-	if try.again && errors.As(err, &bad) { // what came later stands in the way
-		return x.later(e, linkTry{last: true})
-	}
 	if err != nil {
 		return err
 	}
@@ -33,9 +29,6 @@ func (x *extractor) link(d *cachedDir, e *layertar.Entry, try linkTry) error {
 		n, err := lookBeneath(x.root, to)
 		if err != nil {
 			return err
-		}
-		if a := x.dirs[to]; n.kind == directory && x.lower == nil && (try.again || a != nil && a.implied) {
-			return x.later(e, linkTry{last: true}) // the layers below may have something else there
 		}
 		if n.kind == directory {
 			return &layertar.Error{Kind: layertar.Malformed, Entry: e.Name, Err: errors.New("a hard link to a directory")}
@@ -85,8 +78,8 @@ func (x *extractor) later(e *layertar.Entry, try linkTry) error {
 		if !try.again {
 			return x.budget.remember(e.Name + e.Linkname)
 		}
-	} else if x.meta.Missing == nil {
-		x.meta.Missing = &missingLink{rawPath(e.Name), rawPath(e.Linkname)}
+	} else if x.meta.Fault == nil {
+		x.meta.Fault = &layerFault{Path: rawPath(e.Name), Target: rawPath(e.Linkname)}
 	}
 	return nil
 }
@@ -96,9 +89,6 @@ func (x *extractor) linkHere(d *cachedDir, e *layertar.Entry, path, to string) e
 		return nil
 	}
 	if strings.HasPrefix(to, path+"/") {
-		if x.lower == nil && impliedBetween(path, to, x.isImplied) {
-			return x.later(e, linkTry{last: true}) // the layers below may lead elsewhere
-		}
 		return errIntoReplaced(e.Name)
 	}
 	from, err := openBeneath(x.root, parentOf(to), unix.O_PATH|unix.O_DIRECTORY)
@@ -125,22 +115,6 @@ func errIntoReplaced(name string) error {
 	return &layertar.Error{Kind: layertar.Malformed, Entry: name, Err: errors.New("a hard link into what it replaces")}
 }
 
-func (x *extractor) isImplied(path string) bool {
-	a := x.dirs[path]
-	return a != nil && a.implied
-}
-
-// impliedBetween tells whether one of the directories from top to what lies at
-// path is implied.
-func impliedBetween(top, path string, implied func(string) bool) bool {
-	for path != top {
-		if path = parentOf(path); implied(path) {
-			return true
-		}
-	}
-	return false
-}
-
 // maxRounds bounds the time spent on links to links to links in the wrong
 // order, which no builder writes.
 const maxRounds = 8
@@ -153,22 +127,27 @@ func (x *extractor) lateLinks() error {
 		todo := x.pending
 		x.pending = nil
 		for _, e := range todo {
-			d, err := x.place(e)
-			var bad *layertar.Error
-			if errors.As(err, &bad) { // what came later stands in the way
-				x.later(e, linkTry{last: true})
-				continue
+			if x.meta.Fault != nil {
+				return nil
 			}
-			if err != nil {
-				return atEntry(e, err)
-			}
-			x.fill(d.path)
-			_, err = lstatAt(d.fd, e.Base)
-			if err := x.link(d, e, linkTry{again: true, last: last, taken: err == nil}); err != nil {
+			if err := x.lateLink(e, last); err != nil {
 				return atEntry(e, err)
 			}
 		}
 		last = len(x.pending) == len(todo) || round >= maxRounds
 	}
 	return nil
+}
+
+func (x *extractor) lateLink(e *layertar.Entry, last bool) error {
+	d, err := x.place(e)
+	if err == nil {
+		x.fill(d.path)
+		_, gone := lstatAt(d.fd, e.Base)
+		err = x.link(d, e, linkTry{again: true, last: last, taken: gone == nil})
+	}
+	if x.lower == nil && malformed(err) { // what came later stands in the way
+		return x.meta.excuse(e.Name, err)
+	}
+	return err
 }

@@ -91,18 +91,14 @@ type layerMeta struct {
 	Devices   []deviceNode    `json:"devices,omitempty"`
 	Lost      []lostXattr     `json:"lost,omitempty"`
 	// NeedsLower says that a hard link's target was not there in time, so
-	// that a file of a layer below is meant if there is one; Missing is the
-	// first that was not there at all.
-	NeedsLower bool         `json:"needsLower,omitempty"`
-	Missing    *missingLink `json:"missing,omitempty"`
-	Owners     ownerMap     `json:"owners,omitempty"` // uid:gid that could not be set, other than 0:0; hard links under each name
-	Skipped    []skipped    `json:"skipped,omitempty"`
-	Unlisted   int          `json:"unlisted,omitempty"` // more skipped than are listed
-}
-
-type missingLink struct {
-	Path   rawPath `json:"path"`
-	Target rawPath `json:"target"`
+	// that a file of a layer below is meant if there is one, or that Fault is
+	// there: the first thing that is wrong with the layer, but may be right on
+	// top of others.
+	NeedsLower bool        `json:"needsLower,omitempty"`
+	Fault      *layerFault `json:"fault,omitempty"`
+	Owners     ownerMap    `json:"owners,omitempty"` // uid:gid that could not be set, other than 0:0; hard links under each name
+	Skipped    []skipped   `json:"skipped,omitempty"`
+	Unlisted   int         `json:"unlisted,omitempty"` // more skipped than are listed
 }
 
 type skipped struct {

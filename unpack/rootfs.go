@@ -159,8 +159,8 @@ func (f *flattener) layer(ctx context.Context, i int) error {
 		if p, err = f.unpack(ctx, i, below); err != nil {
 			return err
 		}
-		if p.meta.Missing != nil {
-			return fail(missingError(p.meta.Missing))
+		if err := p.meta.Fault.err(); err != nil {
+			return fail(err)
 		}
 	}
 	f.res.add(i+1, p.meta)

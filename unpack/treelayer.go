@@ -18,7 +18,7 @@ type shaper struct {
 	led        pathSet
 	pending    []*record
 	needsLower bool
-	missing    *missingLink
+	fault      *layerFault
 }
 
 // lowerTree is the tree of the layers below.
@@ -34,7 +34,7 @@ func newShaper(layer int, lower *lowerTree) *shaper {
 // shape makes the layer's part, all of it.
 func (s *shaper) shape(records []*record) error {
 	for _, r := range records {
-		if err := s.entry(r); err != nil {
+		if err := s.take(r); err != nil {
 			return atRecord(r, err)
 		}
 	}
@@ -48,6 +48,19 @@ func (s *shaper) shape(records []*record) error {
 // atRecord is atEntry.
 func atRecord(r *record, err error) error {
 	return atEntry(&layertar.Entry{Name: r.name, Kind: r.kind}, err)
+}
+
+// take is extractor's.
+func (s *shaper) take(r *record) error {
+	if s.fault != nil {
+		return nil
+	}
+	err := s.entry(r)
+	if s.lower == nil && len(s.led) > 0 && malformed(err) {
+		s.needsLower, s.fault = true, newFault(r.name, err)
+		return nil
+	}
+	return err
 }
 
 func (s *shaper) entry(r *record) error {
@@ -220,10 +233,6 @@ func (s *shaper) hide(r *record) error {
 // link is extractor's.
 func (s *shaper) link(d *inode, dir string, r *record, try linkTry) error {
 	target, missing, err := s.follow(parentOf(r.link))
-	if err != nil && try.again { // what came later stands in the way
-		s.later(r, linkTry{last: true})
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -232,10 +241,6 @@ func (s *shaper) link(d *inode, dir string, r *record, try linkTry) error {
 	own := s.root.at(to)
 	if !missing {
 		n := own.is()
-		if n.kind == directory && s.lower == nil && (try.again || own.implied) {
-			s.later(r, linkTry{last: true})
-			return nil
-		}
 		if n.kind == directory {
 			return &layertar.Error{Kind: layertar.Malformed, Entry: r.name, Err: errors.New("a hard link to a directory")}
 		}
@@ -277,8 +282,8 @@ func (s *shaper) later(r *record, try linkTry) {
 	s.needsLower = true
 	if !try.last {
 		s.pending = append(s.pending, r)
-	} else if s.missing == nil {
-		s.missing = &missingLink{rawPath(r.name), rawPath(r.link)}
+	} else if s.fault == nil {
+		s.fault = &layerFault{Path: rawPath(r.name), Target: rawPath(r.link)}
 	}
 }
 
@@ -288,10 +293,6 @@ func (s *shaper) linkHere(d *inode, r *record, path, to string) error {
 		return nil
 	}
 	if strings.HasPrefix(to, path+"/") {
-		if s.lower == nil && impliedBetween(path, to, func(path string) bool { return s.root.at(path).implied }) {
-			s.later(r, linkTry{last: true})
-			return nil
-		}
 		return errIntoReplaced(r.name)
 	}
 	s.put(d, path, n)
@@ -305,20 +306,31 @@ func (s *shaper) lateLinks() error {
 		todo := s.pending
 		s.pending = nil
 		for _, r := range todo {
-			d, dir, err := s.place(r)
-			if err != nil { // what came later stands in the way
-				s.later(r, linkTry{last: true})
-				continue
+			if s.fault != nil {
+				return nil
 			}
-			s.fill(dir)
-			taken := d.children[baseOf(r.name)].is().kind != absent
-			if err := s.link(d, dir, r, linkTry{again: true, last: last, taken: taken}); err != nil {
+			if err := s.lateLink(r, last); err != nil {
 				return atRecord(r, err)
 			}
 		}
 		last = len(s.pending) == len(todo) || round >= maxRounds
 	}
 	return nil
+}
+
+// lateLink is extractor's.
+func (s *shaper) lateLink(r *record, last bool) error {
+	d, dir, err := s.place(r)
+	if err == nil {
+		s.fill(dir)
+		taken := d.children[baseOf(r.name)].is().kind != absent
+		err = s.link(d, dir, r, linkTry{again: true, last: last, taken: taken})
+	}
+	if s.lower == nil && malformed(err) {
+		s.needsLower, s.fault = true, newFault(r.name, err)
+		return nil
+	}
+	return err
 }
 
 // settle is extractor's.

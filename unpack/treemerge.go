@@ -34,8 +34,8 @@ func (l *lowerTree) add(layer int, records []*record) error {
 		return err
 	}
 	if layer == 1 {
-		if s.missing != nil {
-			return missingError(s.missing)
+		if err := s.fault.err(); err != nil {
+			return err
 		}
 	} else if alone, err := s.standsAlone(l); err != nil {
 		return err
@@ -44,8 +44,8 @@ func (l *lowerTree) add(layer int, records []*record) error {
 		if err := s.shape(records); err != nil {
 			return err
 		}
-		if s.missing != nil {
-			return missingError(s.missing)
+		if err := s.fault.err(); err != nil {
+			return err
 		}
 	}
 	for path := range s.hides.devices {
