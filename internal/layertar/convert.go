@@ -148,11 +148,12 @@ func setXattrs(e *Entry, h *tar.Header, most int64) error {
 	if len(h.PAXRecords) == 0 {
 		return nil
 	}
-	n := int64(0)
+	n, lists := int64(0), false
 	for _, k := range slices.Sorted(maps.Keys(h.PAXRecords)) {
 		name, ok := strings.CutPrefix(k, paxXattr)
 		if !ok {
-			if strings.HasPrefix(k, paxACL) {
+			if strings.HasPrefix(k, paxACL) && !lists { // a header may have thousands
+				lists = true
 				e.note(NoteXattr, "an access control list")
 			}
 			continue

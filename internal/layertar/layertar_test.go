@@ -306,3 +306,15 @@ func FuzzReader(f *testing.F) {
 		}
 	})
 }
+
+// A header may hold thousands of access control lists.
+func TestOneNoteOfAccessControlLists(t *testing.T) {
+	var records []string
+	for i := range 1000 {
+		records = append(records, fixtures.PAXRecord(fmt.Sprint("SCHILY.acl.", i), "x"))
+	}
+	entries, _, _, err := list(bytes.NewReader(fixtures.RawTar(fixtures.PAX(records...), fixtures.RawEntry{Name: "f"})), Limits{})
+	if err != nil || len(entries) != 1 || len(entries[0].Notes) != 1 {
+		t.Errorf("%v %v", entries, err)
+	}
+}
