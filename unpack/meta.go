@@ -63,20 +63,6 @@ func (p *rawPath) UnmarshalText(text []byte) error {
 // ownerMap is uid:gid by path.
 type ownerMap map[rawPath]string
 
-// MarshalJSON escapes the paths, which package json does not do where keys are
-// strings. It undoes it, though.
-func (m ownerMap) MarshalJSON() ([]byte, error) {
-	all := make(map[string]string, len(m))
-	for path, by := range m {
-		text, err := path.MarshalText()
-		if err != nil {
-			return nil, err
-		}
-		all[string(text)] = by
-	}
-	return json.Marshal(all)
-}
-
 // layerMeta is what is recorded of a layer beside its directory.
 type layerMeta struct {
 	Version   int             `json:"version"`
@@ -191,15 +177,6 @@ const (
 	fsName      = "fs" // the layer directory itself
 )
 
-func (m *layerMeta) save(dir string) error {
-	m.Version = metaVersion
-	raw, err := json.MarshalIndent(m, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(dir+"/"+metaName, append(raw, '\n'), 0o600)
-}
-
 // maxRecord bounds a record of our own store: that of a layer lists the owners of
 // its files, where they could not be given to them.
 const maxRecord = 1 << 30
@@ -219,7 +196,9 @@ func readRecord(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return io.ReadAll(io.LimitReader(f, maxRecord))
+	raw := make([]byte, st.Size())
+	_, err = io.ReadFull(f, raw)
+	return raw, err
 }
 
 // loadMeta reads the record of a layer of our own store.

@@ -55,6 +55,20 @@ var ownersOfBoth = map[rawPath]string{
 	"below": "1:0", "below/kept": "1:0", "below/new": "2:0", "opaque": "1:0", "opaque/g": "2:0", "lower": "1:0", "100%": "1:0", "\xff%41": "1:0", "moved": "5:0", "moved/in/f": "6:0",
 }
 
+// MarshalJSON escapes the paths, which package json does not do where keys are
+// strings. It undoes it, though.
+func (m ownerMap) MarshalJSON() ([]byte, error) {
+	all := make(map[string]string, len(m))
+	for path, by := range m {
+		text, err := path.MarshalText()
+		if err != nil {
+			return nil, err
+		}
+		all[string(text)] = by
+	}
+	return json.Marshal(all)
+}
+
 // ownersRecord is the file.
 type ownersRecord struct {
 	Kind   string        `json:"kind"`
