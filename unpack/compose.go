@@ -206,9 +206,13 @@ func (c *composer) lower() (dirs []string) {
 //     has it, though it may only be implied there.
 //   - It lists the whiteouts of a directory that one layer alone has.
 func (c *composer) fixes(s *stack) (map[string]*attrs, error) {
-	need := map[string]*attrs{}
+	need, known, hiding := map[string]*attrs{}, map[rawPath]bool{}, pathSet{}
 	for _, st := range c.layers {
 		for _, p := range st.meta.Implied {
+			if known[p] {
+				continue
+			}
+			known[p] = true
 			f, err := s.find(string(p))
 			if err != nil {
 				return nil, err
@@ -219,6 +223,10 @@ func (c *composer) fixes(s *stack) (map[string]*attrs, error) {
 		}
 		for _, p := range st.meta.Whiteouts {
 			dir := parentOf(string(p))
+			if hiding[dir] {
+				continue
+			}
+			hiding[dir] = true
 			f, err := s.find(dir)
 			if err != nil {
 				return nil, err
@@ -229,8 +237,9 @@ func (c *composer) fixes(s *stack) (map[string]*attrs, error) {
 		}
 	}
 	for path := range need {
-		for path != "." {
+		for again := false; path != "." && !again; {
 			path = parentOf(path)
+			_, again = need[path]
 			need[path] = nil
 		}
 	}

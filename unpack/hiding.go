@@ -5,12 +5,37 @@ package unpack
 type hiding struct {
 	paths   pathSet // of both
 	devices map[string]deviceNode
-	marked  pathSet             // devices that a whiteout hides as well
-	around  map[string][]string // directories that devices lie in at any depth: names that lead there
+	marked  pathSet // devices that a whiteout hides as well
+	around  insides // of devices
+}
+
+// insides are some paths by the directories that they lie in, at any depth, each
+// of which has the names that lead there.
+type insides map[string][]string
+
+func (in insides) add(path string) {
+	for known := false; !known && path != "."; {
+		dir := parentOf(path)
+		known = in[dir] != nil
+		in[dir] = append(in[dir], baseOf(path))
+		path = dir
+	}
+}
+
+// drop forgets what lies in a directory, and visits it, and the directories there.
+// It looks at nothing else.
+func (in insides) drop(dir string, visit func(path string)) {
+	names := in[dir]
+	delete(in, dir)
+	for _, name := range names {
+		path := join(dir, name)
+		in.drop(path, visit)
+		visit(path)
+	}
 }
 
 func newHiding() hiding {
-	return hiding{paths: pathSet{}, devices: map[string]deviceNode{}, marked: pathSet{}, around: map[string][]string{}}
+	return hiding{paths: pathSet{}, devices: map[string]deviceNode{}, marked: pathSet{}, around: insides{}}
 }
 
 // whiteout notes a whiteout, and tells whether the path was not hidden yet.
@@ -31,11 +56,8 @@ func (h *hiding) device(path string, n deviceNode) {
 		h.marked[path] = true
 	}
 	h.paths[path], h.devices[path] = true, n
-	for !known && path != "." {
-		dir := parentOf(path)
-		known = h.around[dir] != nil
-		h.around[dir] = append(h.around[dir], baseOf(path))
-		path = dir
+	if !known {
+		h.around.add(path)
 	}
 }
 
@@ -50,14 +72,10 @@ func (h *hiding) deviceOnly(path string) bool { return h.isDevice(path) && !h.ma
 // dropIn forgets the devices in a directory that is replaced. It looks at no
 // others: a layer may have many, and replace directories often.
 func (h *hiding) dropIn(dir string) {
-	names := h.around[dir]
-	delete(h.around, dir)
-	for _, name := range names {
-		path := join(dir, name)
-		h.dropIn(path)
+	h.around.drop(dir, func(path string) {
 		if h.deviceOnly(path) {
 			delete(h.paths, path)
 		}
 		delete(h.devices, path)
-	}
+	})
 }

@@ -51,6 +51,7 @@ type flattener struct {
 	dirs    map[string]*attrs // what its directories will have in the end
 	devices map[string]deviceNode
 	owners  map[rawPath]string // that could not be set
+	owned   insides            // of owners
 	res     *Result
 	cloner  *cloner // nil: none
 }
@@ -66,7 +67,7 @@ type part struct {
 
 // run makes the merged directory.
 func (f *flattener) run(ctx context.Context) error {
-	f.devices, f.owners, f.res = map[string]deviceNode{}, map[rawPath]string{}, &Result{LayersNew: len(f.img.Layers)}
+	f.devices, f.owners, f.owned, f.res = map[string]deviceNode{}, map[rawPath]string{}, insides{}, &Result{LayersNew: len(f.img.Layers)}
 	if err := f.extract(ctx); err != nil {
 		return err
 	}
@@ -142,9 +143,7 @@ func (f *flattener) layer(ctx context.Context, i int) error {
 	below := newStack()
 	defer below.close()
 	if i > 0 {
-		so := &layerMeta{Owners: f.owners}
-		so.setDevices(f.devices)
-		if err := below.push(f.root, so); err != nil {
+		if err := below.add(f.root, stackLayer{devices: f.devices, owners: f.owners}); err != nil {
 			return err
 		}
 	}
@@ -205,13 +204,23 @@ func (f *flattener) merge(p part) (err error) {
 		}
 		todo = append(todo[:len(todo)-1], more...)
 	}
-	for path := range f.owners {
-		if m.gone[string(path)] || m.gone.above(string(path)) {
-			delete(f.owners, path)
-		}
-	}
-	maps.Copy(f.owners, p.meta.Owners)
+	f.own(m.gone, p.meta.Owners)
 	return nil
+}
+
+// own takes in the owners that a layer adds, after those of what has gone.
+func (f *flattener) own(gone pathSet, more map[rawPath]string) {
+	disown := func(path string) { delete(f.owners, rawPath(path)) }
+	for top := range gone {
+		disown(top)
+		f.owned.drop(top, disown)
+	}
+	for path, by := range more {
+		if f.owners[path] == "" {
+			f.owned.add(string(path))
+		}
+		f.owners[path] = by
+	}
 }
 
 // finish gives the directories their attributes.

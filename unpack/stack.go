@@ -7,9 +7,20 @@ import (
 // stack is layer directories put one on another, as an overlay would show
 // them. It is not safe for concurrent use.
 type stack struct {
-	layers []stackLayer // bottom first
-	dirs   map[string]*found
+	layers []stackLayer      // bottom first
+	dirs   map[string]*found // directories that were looked for
+	held   int               // bytes that those take
+
+	nodes  map[string][]int // layers that have a device, topmost first …
+	listed int              // … of so many layers
 }
+
+// maxFound bounds the memory of the directories that are known of a stack, in
+// bytes, and foundCost is what one takes besides its path and its layers.
+const (
+	maxFound  = 32 << 20
+	foundCost = 150
+)
 
 type stackLayer struct {
 	root    int // fd
@@ -27,6 +38,8 @@ type found struct {
 	// Of a directory: the layers that make it up, topmost first. all takes no
 	// notice of its being opaque somewhere, as its attributes do not.
 	dirs, all []int
+	known     int     // how many layers there were then
+	in        *within // of a directory that many layers have; nil for most
 }
 
 // newStack opens layer directories.
@@ -34,13 +47,19 @@ func newStack() *stack { return &stack{dirs: map[string]*found{}} }
 
 // push puts a layer on top.
 func (s *stack) push(dir string, m *layerMeta) error {
-	fd, err := openDir(dir)
-	if err != nil {
-		return err
+	return s.add(dir, stackLayer{opaque: newPathSet(m.Opaque), implied: newPathSet(m.Implied), devices: m.devices(), owners: m.Owners})
+}
+
+// add puts a layer on top, which lies in dir.
+func (s *stack) add(dir string, l stackLayer) (err error) {
+	if l.root, err = openDir(dir); err == nil {
+		s.layers = append(s.layers, l)
 	}
-	clear(s.dirs)
-	s.layers = append(s.layers, stackLayer{fd, newPathSet(m.Opaque), newPathSet(m.Implied), m.devices(), m.Owners})
-	return nil
+	if s.held > maxFound {
+		clear(s.dirs)
+		s.held = 0
+	}
+	return err
 }
 
 func (s *stack) close() {
@@ -52,10 +71,11 @@ func (s *stack) close() {
 
 // find says what lies at a path that leads through no symlink.
 func (s *stack) find(path string) (*found, error) {
-	if f := s.dirs[path]; f != nil {
-		return f, nil
+	old := s.dirs[path]
+	if old != nil && old.known == len(s.layers) {
+		return old, nil
 	}
-	f := &found{}
+	f := &found{known: len(s.layers)}
 	var below []int
 	if path == "." {
 		for i := len(s.layers) - 1; i >= 0; i-- {
@@ -66,10 +86,14 @@ func (s *stack) find(path string) (*found, error) {
 		if err != nil {
 			return nil, err
 		}
-		below = parent.dirs
+		below = s.having(path, parent)
 	}
 	closed := false // by an opaque directory
 	for _, i := range below {
+		if old != nil && i < old.known { // what came before has not changed
+			f.under(old, closed)
+			break
+		}
 		l := s.layers[i]
 		// All parents are directories in this layer: no symlink is followed.
 		st, err := lstatAt(l.root, path)
@@ -102,8 +126,27 @@ func (s *stack) find(path string) (*found, error) {
 	}
 	if f.kind == directory {
 		s.dirs[path] = f
+		s.held += f.cost(path) - old.cost(path)
 	}
 	return f, nil
+}
+
+// cost is the memory that it takes; nil takes none.
+func (f *found) cost(path string) int {
+	if f == nil {
+		return 0
+	}
+	return foundCost + len(path) + 8*(len(f.dirs)+len(f.all))
+}
+
+// under adds what was found at the same path when there were fewer layers, a
+// directory; closed says that it is hidden.
+func (f *found) under(old *found, closed bool) {
+	f.kind = directory
+	f.all = append(f.all, old.all...)
+	if !closed {
+		f.dirs, f.in = append(f.dirs, old.dirs...), old.in
+	}
 }
 
 // look is lowerView's.
@@ -123,6 +166,19 @@ func (s *stack) device(path string) (n deviceNode, ok bool) {
 		}
 	}
 	return n, ok
+}
+
+// devicesAt returns the layers that have a device at a path, topmost first.
+func (s *stack) devicesAt(path string) []int {
+	if s.nodes == nil {
+		s.nodes = map[string][]int{}
+	}
+	for ; s.listed < len(s.layers); s.listed++ {
+		for p := range s.layers[s.listed].devices {
+			s.nodes[p] = append([]int{s.listed}, s.nodes[p]...)
+		}
+	}
+	return s.nodes[path]
 }
 
 // owner is lowerView's.

@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -114,19 +115,22 @@ func writeAll(fd int, p []byte) error {
 
 // names lists a directory, sorted.
 func names(fd int) ([]string, error) {
-	var out []string
+	out, err := firstNames(fd, math.MaxInt)
+	slices.Sort(out)
+	return out, err
+}
+
+// firstNames lists a directory until there are so many names.
+func firstNames(fd, most int) (out []string, err error) {
 	buf := make([]byte, 32<<10)
-	for {
+	for len(out) < most {
 		n, err := retry(func() (int, error) { return unix.ReadDirent(fd, buf) })
-		if err != nil {
-			return nil, err
-		}
-		if n == 0 {
-			slices.Sort(out)
-			return out, nil
+		if n == 0 || err != nil {
+			return out, err
 		}
 		_, _, out = unix.ParseDirent(buf[:n], -1, out)
 	}
+	return out, nil
 }
 
 // removeStep bounds the length of the paths removeTree gives to the kernel,
