@@ -122,7 +122,7 @@ func (s *setter) squash(path string, uid, gid uint32) error {
 // recordOwner records whose a path should be, within bounds.
 func (s *setter) recordOwner(path, by string) error {
 	if _, known := s.meta.Owners[rawPath(path)]; by != "" && !known {
-		if err := s.budget.hold(len(path) + ownerCost); err != nil {
+		if err := s.budget.hold(recorded(path) + ownerCost); err != nil {
 			return err
 		}
 	}
@@ -162,7 +162,7 @@ func (s *setter) setXattrs(fd int, path string, list []layertar.Xattr) (lost []l
 		lost = append(lost, a)
 	}
 	if len(lost) > 0 {
-		err = s.budget.hold(len(path) + xattrBytes(lost))
+		err = s.budget.hold(len(lost)*recorded(path) + xattrBytes(lost))
 	}
 	return lost, err
 }

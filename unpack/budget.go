@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,7 @@ type budget struct {
 	written  atomic.Int64
 	memory   int64 // most that held may be
 	held     atomic.Int64
+	search   search
 
 	early    int          // as fd, for syncs that come early
 	nextSync atomic.Int64 // how much is written when the next comes
@@ -65,7 +67,31 @@ const DefaultMemory = 64 << 20
 const LimitMemory = "memory"
 
 // remember counts a path that is held in memory.
-func (b *budget) remember(path string) error { return b.hold(len(path) + rememberCost) }
+func (b *budget) remember(path string) error { return b.hold(recorded(path) + rememberCost) }
+
+// recorded is how much of memory a path takes at most: in a layer's record, where
+// some bytes are escaped.
+func recorded(path string) (n int) {
+	above := 2
+	if !utf8.ValidString(path) {
+		above = 3
+	}
+	for i := range len(path) {
+		switch c := path[i]; {
+		case c < ' ', c == '<', c == '>', c == '&':
+			n += 6
+		case c == '%':
+			n += 3
+		case c == '"', c == '\\':
+			n += 2
+		case c >= utf8.RuneSelf:
+			n += above
+		default:
+			n++
+		}
+	}
+	return n
+}
 
 // hold counts bytes that are held in memory.
 func (b *budget) hold(n int) error {
@@ -132,7 +158,7 @@ func (b *budget) syncEarly() {
 func (b *budget) forget(dirs map[string]*attrs) {
 	for path, a := range dirs {
 		if path != "." && !a.implied {
-			b.held.Add(-int64(len(path)+xattrBytes(a.xattrs)) - rememberCost)
+			b.held.Add(-int64(recorded(path)+xattrBytes(a.xattrs)) - rememberCost)
 		}
 	}
 }

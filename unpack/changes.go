@@ -36,7 +36,7 @@ type Changes struct {
 	o      ChangesOptions
 	unlock func()
 	mounts pathSet // what was mounted over …
-	leads  pathSet // … and the directories above
+	leads  insides // … and the directories above
 	held   int64   // bytes of names in memory
 	res    *LayerResult
 }

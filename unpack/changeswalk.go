@@ -251,16 +251,15 @@ func (c *Changes) sameContent(path string, up, below *diskNode) (bool, error) {
 
 // setMounts notes where something was mounted.
 func (c *Changes) setMounts(list []string) {
-	c.mounts, c.leads = pathSet{}, pathSet{}
+	c.mounts, c.leads = pathSet{}, insides{}
 	for _, m := range list {
 		path, err := layertar.Clean(m)
 		if err != nil || path == "." {
 			continue
 		}
-		c.mounts[path] = true
-		for path != "." {
-			path = parentOf(path)
-			c.leads[path] = true
+		if !c.mounts[path] {
+			c.mounts[path] = true
+			c.leads.add(path)
 		}
 	}
 }
@@ -274,7 +273,7 @@ func (c *Changes) forMount(ch *change) (ours bool, err error) {
 		}
 	}
 	up := *ch.up
-	if up.isDir() && c.leads[ch.path] {
+	if up.isDir() && c.leads[ch.path] != nil {
 		if ch.quiet, err = c.mountMade(ch.path); err != nil {
 			return false, err
 		}
@@ -303,18 +302,13 @@ func (c *Changes) empty(path string, n *diskNode) (bool, error) {
 // mountMade tells whether a mount point was made in a directory, or what leads
 // to one.
 func (c *Changes) mountMade(dir string) (bool, error) {
-	for _, set := range []pathSet{c.mounts, c.leads} {
-		for path := range set {
-			if path == "." || parentOf(path) != dir {
-				continue
-			}
-			below, err := c.node(path)
-			if err != nil {
-				return false, err
-			}
-			if up, err := c.lookUpper(dir, baseOf(path), nil); err != nil || up != nil && below == nil {
-				return err == nil, err
-			}
+	for _, name := range c.leads[dir] {
+		below, err := c.node(join(dir, name))
+		if err != nil {
+			return false, err
+		}
+		if up, err := c.lookUpper(dir, name, nil); err != nil || up != nil && below == nil {
+			return err == nil, err
 		}
 	}
 	return false, nil

@@ -114,16 +114,21 @@ func (x *extractor) entry(e *layertar.Entry) error {
 	case layertar.Hardlink:
 		return x.link(d, e, linkTry{})
 	case layertar.Device:
-		err = x.clear(d, e.Base)
-		path := join(d.path, e.Base)
-		x.hides.device(path, deviceNode{
+		return x.device(d, e.Base, deviceNode{
 			Block: e.Block, Major: e.Major, Minor: e.Minor, Mode: e.Mode, UID: e.UID, GID: e.GID, Time: e.ModTime.UTC(),
 		})
-		if err == nil {
-			err = x.budget.remember(path)
-		}
 	}
 	return err
+}
+
+// device notes a device, which is not made.
+func (x *extractor) device(d *cachedDir, base string, n deviceNode) error {
+	if err := x.clear(d, base); err != nil {
+		return err
+	}
+	path := join(d.path, base)
+	x.hides.device(path, n)
+	return x.budget.hold(2*recorded(path) + rememberCost) // it is on two lists
 }
 
 // place is parent for an entry, refusing paths that no system call takes.

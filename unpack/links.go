@@ -66,14 +66,14 @@ func (x *extractor) link(d *cachedDir, e *layertar.Entry, try linkTry) error {
 		return x.later(e, try)
 	}
 	x.meta.skip(layertar.NoteDevice, e.Name, "a hard link to a device")
-	x.hides.device(path, n)
-	return x.clear(d, e.Base)
+	return x.device(d, e.Base, n)
 }
 
 // later keeps a hard link for another try, or gives up on it.
 func (x *extractor) later(e *layertar.Entry, try linkTry) error {
 	x.meta.NeedsLower = true
 	if !try.last {
+		e.Xattrs, e.Notes = nil, nil // those are of the file
 		x.pending = append(x.pending, e)
 		if !try.again {
 			return x.budget.remember(e.Name + e.Linkname)

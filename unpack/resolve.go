@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -34,7 +35,30 @@ const (
 	maxResolved = layertar.MaxPath
 )
 
+// Bounds on what is looked at to follow names, in bytes of the paths, and
+// components of what is left at a symlink. Symlinks full of ".." deep in a tree
+// cost milliseconds for each name that leads through them, and any number of short
+// names can.
+const (
+	maxLooked   = 256 << 10 // for one name
+	freeLooks   = 1 << 10   // for each name on average …
+	maxAllLooks = 32 << 20  // … and beyond that for all names of an operation
+)
+
+// search is what the names of one operation share.
+type search struct{ used atomic.Int64 }
+
+// look counts n bytes for a name for which so many have been looked at.
+func (s *search) look(looked *int, n int) error {
+	*looked += n
+	if *looked > maxLooked || s.used.Add(int64(n)) > maxAllLooks {
+		return errLongWay
+	}
+	return nil
+}
+
 var (
+	errLongWay = &layertar.Error{Kind: layertar.Limit, Err: errors.New("the way to it is too long")}
 	errNotDir  = errors.New("its parent is not a directory")
 	errTooLong = &layertar.Error{Kind: layertar.Limit, Err: fmt.Errorf("it leads to a path longer than %d bytes", maxResolved)}
 )
@@ -44,16 +68,18 @@ var (
 // staying there. What is absent is taken as a directory, for it will be made.
 // look says what lies at a path that itself leads through no symlink.
 func follow(name string, look func(path string) (node, error)) (resolved string, missing bool, err error) {
-	return followFast(name, look, func(_, _ []string) int { return 0 })
+	return followFast(name, &search{}, look, func(_, _ []string) int { return 0 })
 }
 
 // followFast is follow with something that tells how many components of todo
-// are directories for sure. It is asked at the start and after each symlink.
-func followFast(name string, look func(path string) (node, error), sure func(done, todo []string) int) (resolved string, missing bool, err error) {
+// are directories for sure, and the search that the name is a part of. It is
+// asked at the start and after each symlink.
+func followFast(name string, in *search, look func(path string) (node, error), sure func(done, todo []string) int) (resolved string, missing bool, err error) {
 	var done []string
 	todo := strings.Split(name, "/")
 	absentAt := -1 // depth from which on nothing is there
-	ask := true
+	ask, looked := true, 0
+	in.used.Add(-freeLooks)
 	for links := 0; len(todo) > 0; {
 		if todo[0] == "" || todo[0] == "." {
 			todo = todo[1:]
@@ -79,7 +105,10 @@ func followFast(name string, look func(path string) (node, error), sure func(don
 			if len(path) > maxResolved {
 				return "", false, errTooLong
 			}
-			if n, err = look(path); err != nil {
+			if n, err = look(path); err == nil {
+				err = in.look(&looked, len(path))
+			}
+			if err != nil {
 				return "", false, err
 			}
 		}
@@ -99,6 +128,9 @@ func followFast(name string, look func(path string) (node, error), sure func(don
 				done = done[:0]
 			}
 			todo, ask = append(strings.Split(n.target, "/"), todo...), true
+			if err := in.look(&looked, len(done)+len(todo)); err != nil {
+				return "", false, err
+			}
 		default:
 			return "", false, &layertar.Error{Kind: layertar.Malformed, Err: errNotDir}
 		}
@@ -167,21 +199,11 @@ func (c *dirCache) flush() {
 	c.order.Init()
 }
 
-// maxLooked bounds the paths that are looked at for one name, in bytes: symlinks
-// full of ".." deep in a tree would cost seconds for each name.
-const maxLooked = 256 << 10
-
 // follow is the function follow on the tree so far. Directories are not looked
 // at one by one where there are many, for that takes time by the square of the
 // depth.
 func (x *extractor) follow(name string) (path string, missing bool, err error) {
-	looked := 0
-	return followFast(name, func(path string) (node, error) {
-		if looked += len(path); looked > maxLooked {
-			return node{}, &layertar.Error{Kind: layertar.Limit, Err: errors.New("the way to it is too long")}
-		}
-		return x.look(path)
-	}, x.sure)
+	return followFast(name, &x.budget.search, x.look, x.sure)
 }
 
 // plainFrom is from how many components on plain pays; tests lower it.

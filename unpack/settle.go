@@ -107,7 +107,14 @@ func (x *extractor) dropOwners() error {
 
 // dropLost does the same for attributes.
 func (x *extractor) dropLost() {
-	x.meta.Lost = slices.DeleteFunc(x.meta.Lost, func(l lostXattr) bool { return x.replaced(string(l.Path), l.entry) })
+	var last lostXattr
+	gone := false
+	x.meta.Lost = slices.DeleteFunc(x.meta.Lost, func(l lostXattr) bool {
+		if l.entry != last.entry || l.Path != last.Path { // an entry may have lost many
+			last, gone = l, x.replaced(string(l.Path), l.entry)
+		}
+		return gone
+	})
 }
 
 // replaced tells whether an entry was, or a directory it lay in.

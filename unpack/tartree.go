@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 
 	"github.com/imgpack/imgpack/internal/layertar"
 	"github.com/imgpack/imgpack/manifests"
@@ -85,7 +84,7 @@ type tarMember struct {
 type tarPlan struct {
 	plain []*tarMember             // without content, by path
 	files []map[*record]*tarMember // by layer
-	dirs  []tarMember              // parents first
+	take  func(path string) bool   // also for directories, which are met again
 }
 
 func (t *Tree) plan(paths []string) (*tarPlan, error) {
@@ -93,15 +92,14 @@ func (t *Tree) plan(paths []string) (*tarPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &tarPlan{files: make([]map[*record]*tarMember, len(t.layers)+1)}
+	p := &tarPlan{take: take, files: make([]map[*record]*tarMember, len(t.layers)+1)}
 	seen := map[*inode]*tarMember{}
 	err = t.root.walk(".", func(path string, n *inode) error {
-		if !take(path) || n == t.root && n.rec == nil {
+		if n.dir || !take(path) {
 			return nil
 		}
-		if n.dir {
-			p.dirs = append(p.dirs, tarMember{n, []string{path}})
-			return nil
+		if path == n.first { // which is held anyway
+			path = n.first
 		}
 		if m := seen[n]; m != nil {
 			m.names = append(m.names, path)
@@ -141,12 +139,16 @@ func (x *tarWriter) all(ctx context.Context, t *Tree, p *tarPlan, progress manif
 			return err
 		}
 	}
-	for _, m := range slices.Backward(p.dirs) {
-		if err := x.member(&m, nil); err != nil {
-			return err
+	err := t.root.walkBack(".", func(path string, n *inode) error {
+		if !n.dir || !p.take(path) || n == t.root && n.rec == nil {
+			return nil
 		}
+		return x.member(&tarMember{n, []string{path}}, nil)
+	})
+	if err == nil {
+		err = ctx.Err()
 	}
-	if err := ctx.Err(); err != nil {
+	if err != nil {
 		return err
 	}
 	return errors.Join(x.tw.Close(), x.out.Flush())

@@ -1,6 +1,7 @@
 package unpack
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"maps"
@@ -86,10 +87,11 @@ func ReadTree(ctx context.Context, src manifests.Fetcher, img *manifests.Image, 
 // ReadTrees reads the trees of several images. A layer that several have is
 // read once. Digests and diffIDs of all that is read are proven. Errors are
 // those of WriteRootfs; more entries than TreeOptions.Memory holds, at some 300
-// bytes and the length of its name for each, is a *manifests.ContentError of
-// kind limit.
+// bytes and the length of its name for each, directories that names lead through
+// included, is a *manifests.ContentError of kind limit.
 func ReadTrees(ctx context.Context, images []TreeImage, o TreeOptions) ([]*Tree, error) {
-	read, err := readLayers(ctx, images, o)
+	bounds := newTreeBounds(o.Memory)
+	read, err := readLayers(ctx, images, o, bounds)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +101,7 @@ func ReadTrees(ctx context.Context, images []TreeImage, o TreeOptions) ([]*Tree,
 		for _, l := range im.Image.Layers {
 			t.layers = append(t.layers, read[l.DiffID])
 		}
-		if t.root, err = compose(ctx, im.Image, t.layers); err != nil {
+		if t.root, err = compose(ctx, im.Image, t.layers, bounds); err != nil {
 			return nil, err
 		}
 		trees[i] = t
@@ -157,7 +159,7 @@ type extra struct {
 type inode struct {
 	rec      *record // nil: a directory no entry speaks of
 	children map[string]*inode
-	first    string // the name that comes first
+	first    string // the name that comes first; none of a directory
 	layer    int32  // from 1
 	dir      bool
 	implied  bool // in the layer at hand
@@ -207,6 +209,16 @@ func (n *inode) walk(path string, visit func(path string, n *inode) error) error
 	return nil
 }
 
+// walkBack is walk from the end.
+func (n *inode) walkBack(path string, visit func(path string, n *inode) error) error {
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(n.children))) {
+		if err := n.children[name].walkBack(join(path, name), visit); err != nil {
+			return err
+		}
+	}
+	return visit(path, n)
+}
+
 // is says what lies there to who looks for a directory. Devices are not made
 // on disk, and nothing is what they are there.
 func (n *inode) is() node {
@@ -222,7 +234,7 @@ func (n *inode) is() node {
 }
 
 func (n *inode) node(path string) *Node {
-	v := &Node{Path: path, First: n.first, Kind: layertar.Dir, Mode: 0o755, ModTime: time.Unix(0, 0).UTC(), Layer: int(n.layer), Implied: n.rec == nil}
+	v := &Node{Path: path, First: cmp.Or(n.first, path), Kind: layertar.Dir, Mode: 0o755, ModTime: time.Unix(0, 0).UTC(), Layer: int(n.layer), Implied: n.rec == nil}
 	if n.rec == nil {
 		return v
 	}

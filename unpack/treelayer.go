@@ -17,6 +17,8 @@ type shaper struct {
 	hides      hiding
 	led        pathSet
 	pending    []*record
+	bounds     *treeBounds
+	held       int64 // of bounds, for directories that are implied
 	needsLower bool
 	fault      *layerFault
 }
@@ -25,10 +27,15 @@ type shaper struct {
 type lowerTree struct {
 	root    *inode
 	devices pathSet // of all layers so far
+	bounds  *treeBounds
 }
 
-func newShaper(layer int, lower *lowerTree) *shaper {
-	return &shaper{lower: lower, layer: layer, root: newDir(nil, 0), opaque: pathSet{}, hides: newHiding(), led: pathSet{}}
+func newLowerTree(bounds *treeBounds) *lowerTree {
+	return &lowerTree{root: newDir(nil, 0), devices: pathSet{}, bounds: bounds}
+}
+
+func newShaper(layer int, lower *lowerTree, bounds *treeBounds) *shaper {
+	return &shaper{lower: lower, layer: layer, bounds: bounds, root: newDir(nil, 0), opaque: pathSet{}, hides: newHiding(), led: pathSet{}}
 }
 
 // shape makes the layer's part, all of it.
@@ -112,16 +119,15 @@ func (s *shaper) parent(name string) (d *inode, path string, err error) {
 	if d := s.root.at(name); d != nil && d.dir {
 		return d, name, nil
 	}
-	path, _, err = s.follow(name)
-	if err != nil {
-		return nil, "", err
+	if path, _, err = s.follow(name); err == nil {
+		d, err = s.imply(path)
 	}
-	return s.imply(path), path, nil
+	return d, path, err
 }
 
 // follow is extractor's.
 func (s *shaper) follow(name string) (path string, missing bool, err error) {
-	return followFast(name, s.look, s.sure)
+	return followFast(name, &s.bounds.search, s.look, s.sure)
 }
 
 // sure tells how many components of todo are directories for sure, seen from
@@ -160,10 +166,10 @@ func (s *shaper) sure(done, todo []string) int {
 }
 
 // imply makes the directories of a path free of symlinks that are not there.
-func (s *shaper) imply(path string) *inode {
+func (s *shaper) imply(path string) (*inode, error) {
 	d := s.root
 	if path == "." {
-		return d
+		return d, nil
 	}
 	at := 0
 	for part := range strings.SplitSeq(path, "/") {
@@ -173,6 +179,11 @@ func (s *shaper) imply(path string) *inode {
 			child = newDir(nil, s.layer)
 			child.hollow = true
 			d.set(part, child)
+			cost := impliedCost(path[:at])
+			s.held += cost
+			if err := s.bounds.hold(cost); err != nil {
+				return nil, err
+			}
 			if !s.hides.isDevice(path[:at]) {
 				s.led[path[:at]] = true
 			}
@@ -180,7 +191,7 @@ func (s *shaper) imply(path string) *inode {
 		d = child
 		at++
 	}
-	return d
+	return d, nil
 }
 
 // look says what lies at a path of the merged tree so far.

@@ -8,8 +8,8 @@ import (
 
 // compose puts the layers of an image one on another, as flattener does on
 // disk.
-func compose(ctx context.Context, img *manifests.Image, layers [][]*record) (*inode, error) {
-	lower := &lowerTree{root: newDir(nil, 0), devices: pathSet{}}
+func compose(ctx context.Context, img *manifests.Image, layers [][]*record, bounds *treeBounds) (*inode, error) {
+	lower := newLowerTree(bounds)
 	for i, records := range layers {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -19,8 +19,11 @@ func compose(ctx context.Context, img *manifests.Image, layers [][]*record) (*in
 		}
 	}
 	err := lower.root.walk(".", func(path string, n *inode) error {
-		if n.first == "" {
+		if n.first == "" && !n.dir {
 			n.first = path
+			if n.rec.name == path { // which is held anyway
+				n.first = n.rec.name
+			}
 		}
 		return nil
 	})
@@ -29,7 +32,7 @@ func compose(ctx context.Context, img *manifests.Image, layers [][]*record) (*in
 
 // add puts the next layer on top.
 func (l *lowerTree) add(layer int, records []*record) error {
-	s := newShaper(layer, nil)
+	s := newShaper(layer, nil, l.bounds)
 	if err := s.shape(records); err != nil {
 		return err
 	}
@@ -40,7 +43,8 @@ func (l *lowerTree) add(layer int, records []*record) error {
 	} else if alone, err := s.standsAlone(l); err != nil {
 		return err
 	} else if !alone {
-		s = newShaper(layer, l)
+		l.bounds.held.Add(-s.held)
+		s = newShaper(layer, l, l.bounds)
 		if err := s.shape(records); err != nil {
 			return err
 		}
@@ -91,6 +95,8 @@ func (s *shaper) merge(path string, from, to *inode, hidden map[string][]string)
 	}
 	if !from.implied {
 		to.rec, to.layer = from.rec, from.layer
+	} else if path != "." {
+		s.bounds.held.Add(-impliedCost(path))
 	}
 	for name, n := range from.children {
 		if old := to.children[name]; n.dir && old != nil && old.dir {

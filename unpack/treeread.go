@@ -32,12 +32,11 @@ const (
 const DefaultTreeMemory = 128 << 20
 
 // readLayers reads the entries of all layers of the images, each once.
-func readLayers(ctx context.Context, images []TreeImage, o TreeOptions) (map[digest.Digest][]*record, error) {
+func readLayers(ctx context.Context, images []TreeImage, o TreeOptions, bounds *treeBounds) (map[digest.Digest][]*record, error) {
 	keeper, err := newKeeper(o.Keep)
 	if err != nil {
 		return nil, err
 	}
-	var memory atomic.Int64
 	var readers []*treeReader
 	known := map[digest.Digest]*treeReader{}
 	var claimed []*job // layers of diffIDs that others have too, but by other blobs
@@ -51,7 +50,7 @@ func readLayers(ctx context.Context, images []TreeImage, o TreeOptions) (map[dig
 				continue
 			}
 			j.progress = o.Progress
-			r := &treeReader{digests: o.Digests, keeper: keeper, memory: &memory, job: j}
+			r := &treeReader{digests: o.Digests, keeper: keeper, bounds: bounds, job: j}
 			known[l.DiffID] = r
 			readers = append(readers, r)
 		}
@@ -74,12 +73,35 @@ func readLayers(ctx context.Context, images []TreeImage, o TreeOptions) (map[dig
 	return read, ctx.Err()
 }
 
+// treeBounds is what the layers of all trees that are read at once share.
+type treeBounds struct {
+	search search
+	held   atomic.Int64
+	most   int64 // that held may be
+}
+
+func newTreeBounds(memory int64) *treeBounds {
+	return &treeBounds{most: cmp.Or(memory, DefaultTreeMemory)}
+}
+
+// hold counts bytes that are held in memory.
+func (b *treeBounds) hold(n int64) error {
+	if b.held.Add(n) > b.most {
+		return layertar.Past(LimitMemory, "the entries of all layers take more than %d bytes of memory", b.most)
+	}
+	return nil
+}
+
+// impliedCost is what a directory that names of others lead through takes. Each
+// name may have a thousand.
+func impliedCost(path string) int64 { return int64(treeCost + len(path)) }
+
 // treeReader reads the entries of one layer.
 type treeReader struct {
 	job
 	digests bool
-	keeper  *keeper       // nil: nothing is kept
-	memory  *atomic.Int64 // of all readers
+	keeper  *keeper // nil: nothing is kept
+	bounds  *treeBounds
 	records []*record
 	hash    hash.Hash
 	buf     []byte
@@ -171,10 +193,7 @@ func (t *treeReader) record(e *layertar.Entry, content io.Reader) (*record, erro
 			cost += int64(len(r.more.parts)) * 16
 		}
 	}
-	if most := cmp.Or(t.options.Memory, DefaultTreeMemory); t.memory.Add(cost) > most {
-		return r, layertar.Past(LimitMemory, "the entries of all layers take more than %d bytes of memory", most)
-	}
-	return r, nil
+	return r, t.bounds.hold(cost)
 }
 
 // look reads a file's content for its digest and its holes.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -228,8 +227,8 @@ func TestTreesShareLayers(t *testing.T) {
 }
 
 func TestTreeHasABoundOnMemory(t *testing.T) {
-	r := &treeReader{memory: new(atomic.Int64), job: job{options: Options{Memory: 1000}}}
-	r.memory.Store(1000 - treeCost - 1)
+	r := &treeReader{bounds: newTreeBounds(1000)}
+	r.bounds.held.Store(1000 - treeCost - 1)
 	e := &layertar.Entry{Name: "x", Kind: layertar.Dir}
 	if _, err := r.record(e, nil); err != nil {
 		t.Error(err)
@@ -319,8 +318,8 @@ func TestDeepTreesTakeLittleTime(t *testing.T) {
 		t.Skip("measures, and the race detector takes many times as long")
 	}
 	deep := strings.Repeat("a/", 990)
-	for _, lower := range []*lowerTree{nil, {root: newDir(nil, 0), devices: pathSet{}}} {
-		s := newShaper(1, lower)
+	for _, lower := range []*lowerTree{nil, newLowerTree(newTreeBounds(0))} {
+		s := newShaper(1, lower, newTreeBounds(0))
 		var records []*record
 		for i := range 2000 {
 			name := fmt.Sprint(deep, i, "/f")
