@@ -69,6 +69,11 @@ func index(in *io.SectionReader, maxEntries, maxNames int) ([]Entry, error) {
 		if len(entries) >= maxEntries || names > maxNames {
 			return nil, ErrTooMany
 		}
+		// A text of an extended header is part of all of it in memory, which may
+		// be a megabyte.
+		if len(h.PAXRecords) > 0 {
+			h.Name, h.Linkname = strings.Clone(h.Name), strings.Clone(h.Linkname)
+		}
 		e, err := entry(h, in)
 		if err != nil {
 			return nil, fmt.Errorf("member %+.200q: %w", h.Name, err)

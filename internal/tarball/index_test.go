@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -145,4 +146,29 @@ func FuzzIndex(f *testing.F) {
 	b := fixtures.NewBlobs()
 	f.Add(b.DockerArchive(fixtures.Random(b, 1, 2)...))
 	f.Fuzz(func(t *testing.T, raw []byte) { checkIndex(t, raw) })
+}
+
+// What an index keeps of a member is its name, not the header it stood in.
+func TestIndexKeepsNamesAlone(t *testing.T) {
+	var raw []byte
+	for i := range 64 {
+		head := fixtures.PAX(fixtures.PAXRecord("comment", strings.Repeat("x", 1<<19)), fixtures.PAXRecord("path", fmt.Sprint("member", i)))
+		raw = append(raw, fixtures.RawEntries(head, fixtures.RawEntry{Name: "x"})...)
+	}
+	raw = append(raw, fixtures.EndBlocks...)
+	held := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := held()
+	entries, err := index(raw)
+	if err != nil || len(entries) != 64 || entries[63].Name != "member63" {
+		t.Fatal(entries, err)
+	}
+	if after := held(); after > before+4<<20 {
+		t.Errorf("%d bytes are kept", after-before)
+	}
+	runtime.KeepAlive(entries)
 }
