@@ -9,7 +9,6 @@ import (
 	"path"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 
@@ -30,6 +29,7 @@ import (
 type dockerTar struct {
 	*container
 	roots []manifests.Root
+	named map[manifests.Name]int       // indexes of roots
 	docs  map[digest.Digest][]byte     // the manifests written here
 	blobs map[digest.Digest]dockerBlob // configs and layers
 }
@@ -74,13 +74,14 @@ func newDockerTar(ctx context.Context, c *container) (*dockerTar, error) {
 	if count > maxArchiveLayers {
 		return nil, manifests.Bad(manifests.KindLimit, c.in.name, "more than %d layers", maxArchiveLayers)
 	}
-	t := &dockerTar{container: c, docs: map[digest.Digest][]byte{}, blobs: map[digest.Digest]dockerBlob{}}
+	t := &dockerTar{container: c, named: map[manifests.Name]int{}, docs: map[digest.Digest][]byte{}, blobs: map[digest.Digest]dockerBlob{}}
 	files, err := t.layerFiles(ctx, images)
 	if err != nil {
 		return nil, err
 	}
+	configs := map[int64]*configFile{}
 	for i, img := range images {
-		if err := t.add(img, files); err != nil {
+		if err := t.add(img, files, configs); err != nil {
 			return nil, fmt.Errorf("%s: image %d of %d: %w", c.in.name, i+1, len(images), err)
 		}
 	}
@@ -162,29 +163,53 @@ func digestOfPath(name string) (digest.Digest, bool) {
 	return d, path.Dir(path.Clean(dir)) == "blobs" && manifests.CheckDigest(d) == nil
 }
 
-func (t *dockerTar) add(img dockerImage, files map[string]*layerFile) error {
-	entry, err := t.lookup(img.Config)
+// configFile is a config as it lies in the archive.
+type configFile struct {
+	entry   tarball.Entry
+	raw     []byte // nil once it was parsed
+	digest  digest.Digest
+	diffIDs []digest.Digest
+}
+
+// config reads a config, each once: any number of images may have the same.
+func (t *dockerTar) config(name string, known map[int64]*configFile) (*configFile, error) {
+	entry, err := t.lookup(name)
 	if err != nil {
-		return lost(err, "config")
+		return nil, lost(err, "config")
 	}
-	raw, err := readBounded(t.section(entry), "config "+quote.Clean(img.Config))
+	c := known[entry.Offset]
+	if c == nil {
+		raw, err := readBounded(t.section(entry), "config "+quote.Clean(name))
+		if err != nil {
+			return nil, err
+		}
+		c = &configFile{entry: entry, raw: raw, digest: digest.FromBytes(raw)}
+		known[entry.Offset] = c
+	}
+	if claim, ok := configClaim(name); ok && claim != c.digest {
+		return nil, manifests.Bad(manifests.KindDigest, "config "+quote.Text(name), "content hashes to %s", c.digest)
+	}
+	if c.raw != nil {
+		var config ocispec.Image
+		if err := manifests.DecodeJSON(c.raw, "config "+quote.Clean(name), &config); err != nil {
+			return nil, err
+		}
+		c.raw, c.diffIDs = nil, config.RootFS.DiffIDs
+	}
+	return c, nil
+}
+
+func (t *dockerTar) add(img dockerImage, files map[string]*layerFile, configs map[int64]*configFile) error {
+	config, err := t.config(img.Config, configs)
 	if err != nil {
 		return err
 	}
-	d := digest.FromBytes(raw)
-	if claim, ok := configClaim(img.Config); ok && claim != d {
-		return manifests.Bad(manifests.KindDigest, "config "+quote.Text(img.Config), "content hashes to %s", d)
-	}
-	var config ocispec.Image
-	if err := manifests.DecodeJSON(raw, "config "+quote.Clean(img.Config), &config); err != nil {
-		return err
-	}
-	t.keep(d, dockerBlob{entry: entry})
-	layers, err := t.layers(img, config.RootFS.DiffIDs, files)
+	t.keep(config.digest, dockerBlob{entry: config.entry})
+	layers, err := t.layers(img, config.diffIDs, files)
 	if err != nil {
 		return err
 	}
-	desc, err := t.manifest(ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: d, Size: entry.Size}, layers)
+	desc, err := t.manifest(ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: config.digest, Size: config.entry.Size}, layers)
 	if err != nil {
 		return err
 	}
@@ -269,12 +294,13 @@ func (t *dockerTar) name(tags []string, desc ocispec.Descriptor) error {
 			return manifests.Bad(manifests.KindMalformed, "tag "+quote.Text(tag), "%w", err)
 		}
 		r := manifests.Root{Name: n, Descriptor: desc, Rebuilt: true}
-		if i := slices.IndexFunc(t.roots, func(o manifests.Root) bool { return o.Name == n }); i >= 0 {
+		if i, again := t.named[n]; again {
 			if t.roots[i].Descriptor.Digest != desc.Digest {
 				return manifests.Bad(manifests.KindMalformed, "tag "+quote.Text(tag), "names two images")
 			}
 			continue
 		}
+		t.named[n] = len(t.roots)
 		t.roots = append(t.roots, r)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -94,16 +95,17 @@ func newHybrid(ctx context.Context, c *container) (Source, error) {
 	if l.partial {
 		return l, nil
 	}
+	in := &inventory{l, map[documentKey]held{}}
 	for i, r := range l.roots {
-		present, whole, err := l.holds(ctx, r.Descriptor, 0)
+		h, err := in.holds(ctx, r.Descriptor, 0)
 		if err != nil {
 			return nil, err
 		}
-		if len(present) == 0 {
+		if len(h.present) == 0 {
 			return newDockerTar(ctx, c)
 		}
-		if !whole && len(present) == 1 {
-			l.roots[i].Index, l.roots[i].Descriptor = r.Descriptor.Digest, present[0]
+		if !h.whole && len(h.present) == 1 {
+			l.roots[i].Index, l.roots[i].Descriptor = r.Descriptor.Digest, h.present[0]
 		}
 	}
 	return l, nil
@@ -113,62 +115,98 @@ func newHybrid(ctx context.Context, c *container) (Source, error) {
 // are refused where the graph is read.
 const maxNesting = 3
 
-// holds returns the images under d of which every blob is in the tar, and
-// whether those are all. Damage is not looked for: what cannot be parsed counts
-// as there, and is reported by whoever reads it.
-func (l *layoutTar) holds(ctx context.Context, d ocispec.Descriptor, depth int) (present []ocispec.Descriptor, whole bool, err error) {
+// held is what a tar has of what a descriptor names.
+type held struct {
+	present []ocispec.Descriptor // images of which every blob is there; the first two
+	whole   bool                 // those are all
+}
+
+// inventory finds out what a tar has. Each document is read once: indexes may list
+// one another any number of times.
+type inventory struct {
+	*layoutTar
+	known map[documentKey]held
+}
+
+type documentKey struct {
+	digest    digest.Digest
+	mediaType string
+}
+
+// holds returns the images under d that are there. Damage is not looked for: what
+// cannot be parsed counts as there, and is reported by whoever reads it.
+func (l *inventory) holds(ctx context.Context, d ocispec.Descriptor, depth int) (held, error) {
+	itself := held{[]ocispec.Descriptor{d}, true}
 	if manifests.CheckDescriptor(d) != nil || depth > maxNesting {
-		return []ocispec.Descriptor{d}, true, nil
+		return itself, nil
 	}
 	if !l.has(blobPath(d.Digest)) {
-		return nil, false, nil
+		return held{}, nil
 	}
+	if e := l.members[blobPath(d.Digest)]; e.Size != d.Size && e.Type == tar.TypeReg || !manifests.IsIndex(d.MediaType) && !manifests.IsManifest(d.MediaType) {
+		return itself, nil
+	}
+	key := documentKey{d.Digest, d.MediaType}
+	h, ok := l.known[key]
+	if !ok {
+		var err error
+		if h, err = l.read(ctx, d, depth); err != nil {
+			return held{}, err
+		}
+		l.known[key] = h
+	}
+	if h.whole && len(h.present) == 0 { // damage, an image, or an index of nothing but artifacts
+		return itself, nil
+	}
+	return h, nil
+}
+
+// read is holds, with nothing present and all of it for d itself.
+func (l *inventory) read(ctx context.Context, d ocispec.Descriptor, depth int) (held, error) {
 	raw, err := manifests.ReadDocument(ctx, l, d)
 	if err != nil {
-		return ignoreDamage(d, err)
+		return ignoreDamage(err)
 	}
 	if manifests.IsIndex(d.MediaType) {
-		return l.holdsChildren(ctx, raw, d, depth)
+		return l.children(ctx, raw, d, depth)
 	}
 	m, err := manifests.ParseManifest(raw, d)
 	if err != nil {
-		return ignoreDamage(d, err)
+		return ignoreDamage(err)
 	}
 	for _, b := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
 		if !l.has(blobPath(b.Digest)) {
-			return nil, false, nil
+			return held{}, nil
 		}
 	}
-	return []ocispec.Descriptor{d}, true, nil
+	return held{whole: true}, nil
 }
 
-func (l *layoutTar) holdsChildren(ctx context.Context, raw []byte, d ocispec.Descriptor, depth int) (present []ocispec.Descriptor, whole bool, err error) {
+func (l *inventory) children(ctx context.Context, raw []byte, d ocispec.Descriptor, depth int) (held, error) {
 	x, err := manifests.ParseIndex(raw, d)
 	if err != nil {
-		return ignoreDamage(d, err)
+		return ignoreDamage(err)
 	}
-	whole = true
+	h := held{whole: true}
 	for _, child := range x.Manifests {
-		under, all, err := l.holds(ctx, child, depth+1)
+		under, err := l.holds(ctx, child, depth+1)
 		if err != nil {
-			return nil, false, err
+			return held{}, err
 		}
-		whole = whole && all
+		h.whole = h.whole && under.whole
 		if child.Platform == nil || child.Platform.OS != "unknown" {
-			present = append(present, under...)
+			h.present = append(h.present, under.present...)
 		}
+		h.present = h.present[:min(len(h.present), 2)]
 	}
-	if whole && len(present) == 0 { // an index of nothing but artifacts
-		present = []ocispec.Descriptor{d}
-	}
-	return present, whole, nil
+	return h, nil
 }
 
-func ignoreDamage(d ocispec.Descriptor, err error) ([]ocispec.Descriptor, bool, error) {
+func ignoreDamage(err error) (held, error) {
 	var damage *manifests.ContentError
 	var unknown *manifests.UnsupportedError
 	if errors.As(err, &damage) || errors.As(err, &unknown) {
-		return []ocispec.Descriptor{d}, true, nil
+		return held{whole: true}, nil
 	}
-	return nil, false, err
+	return held{}, err
 }
