@@ -469,3 +469,42 @@ func BenchmarkNewGraph(b *testing.B) {
 		}
 	}
 }
+
+// Indexes that share all they list are one root's after another.
+func TestSharedImages(t *testing.T) {
+	s := newStore()
+	s.add("", []byte("layer"))
+	var children []ocispec.Descriptor
+	for i := range 40 {
+		x := s.parts("linux/amd64", "layer")
+		x.manifest.Annotations = map[string]string{"i": fmt.Sprint(i)}
+		children = append(children, s.write(x))
+	}
+	shared := s.index(children...)
+	var roots []Root
+	for i := range 30 {
+		roots = append(roots, root("", s.addJSON(ocispec.MediaTypeImageIndex, ocispec.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []ocispec.Descriptor{shared, children[i]}, Annotations: map[string]string{"i": fmt.Sprint(i)},
+		})))
+	}
+	g, err := graphOf(s, 1, roots...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range roots {
+		var got []digest.Digest
+		for _, img := range g.Images(r) {
+			got = append(got, img.Descriptor.Digest)
+		}
+		if !slices.EqualFunc(got, children, func(a digest.Digest, b ocispec.Descriptor) bool { return a == b.Digest }) {
+			t.Errorf("%s: %v", r.Descriptor.Digest, got)
+		}
+	}
+	if len(g.Blobs()) != 1 {
+		t.Errorf("%v", g.Blobs())
+	}
+	w := &walker{nodes: map[digest.Digest]*node{"x": {collected: true, desc: shared, links: make([]ocispec.Descriptor, maxShared+1)}}}
+	if w.collect(&Graph{}, "x", nil, map[digest.Digest]bool{}) != nil || w.shared <= maxShared {
+		t.Error(w.shared)
+	}
+}

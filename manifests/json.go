@@ -3,6 +3,7 @@ package manifests
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -17,37 +18,45 @@ import (
 // documents need about ten levels.
 const maxDepth = 64
 
+// What of a document's size may be in its number of values, which take some 64
+// bytes of memory each, or names of values: one in valueBytes, beside freeValues.
+// Image documents have one in thirty.
+const (
+	valueBytes = 8
+	freeValues = 512
+)
+
 // DecodeJSON reads exactly one JSON value into v, refusing what two readers
 // could understand differently: a key given twice or, for a key v knows, in
 // other case (encoding/json folds "LAYERS" and even "layerſ" into "layers");
 // data after the value; more than 64 levels; text that is not UTF-8; documents
-// over MaxDocument. Unknown keys are allowed, as the specifications ask.
+// over MaxDocument, or of nothing but small values. Unknown keys are allowed, as the specifications ask.
 // Errors are *ContentError and leave v undefined; subject names the document
 // in them.
 //
 // Callers keep raw: v is a view, never a source of bytes to hash.
 func DecodeJSON(raw []byte, subject string, v any) error {
-	return decodeJSON(raw, MaxDocument, subject, v, json.Unmarshal)
+	return decodeJSON(raw, MaxDocument, freeValues+len(raw)/valueBytes, subject, v, json.Unmarshal)
 }
 
 // DecodeExactJSON is DecodeJSON for documents of our own: it has the limit it
 // is given, and refuses keys that v does not know.
 func DecodeExactJSON(raw []byte, limit int, subject string, v any) error {
-	return decodeJSON(raw, limit, subject, v, func(raw []byte, v any) error {
+	return decodeJSON(raw, limit, len(raw), subject, v, func(raw []byte, v any) error {
 		dec := json.NewDecoder(bytes.NewReader(raw))
 		dec.DisallowUnknownFields()
 		return dec.Decode(v)
 	})
 }
 
-func decodeJSON(raw []byte, limit int, subject string, v any, decode func([]byte, any) error) error {
+func decodeJSON(raw []byte, limit, values int, subject string, v any, decode func([]byte, any) error) error {
 	if len(raw) > limit {
 		return Bad(KindLimit, subject, "document of %d bytes is larger than %d", len(raw), limit)
 	}
 	if !utf8.Valid(raw) {
 		return Bad(KindMalformed, subject, "not UTF-8 text")
 	}
-	s := scanner{dec: json.NewDecoder(bytes.NewReader(raw))}
+	s := scanner{dec: json.NewDecoder(bytes.NewReader(raw)), left: values}
 	s.dec.UseNumber()
 	if err := s.value(reflect.TypeOf(v), 0); err != nil {
 		return badJSON(subject, err)
@@ -68,23 +77,32 @@ func badJSON(subject string, err error) error {
 		err = io.ErrUnexpectedEOF
 	}
 	kind := KindMalformed
-	if err == errTooDeep {
+	if err == errTooDeep || err == errTooMany {
 		kind = KindLimit
 	}
 	return Bad(kind, subject, "%s", quote.Clean(strings.TrimPrefix(err.Error(), "json: ")))
 }
 
-var errTooDeep = fmt.Errorf("nested deeper than %d levels", maxDepth)
+var (
+	errTooDeep = fmt.Errorf("nested deeper than %d levels", maxDepth)
+	errTooMany = errors.New("more values than a document of its size has")
+)
 
 // scanner walks a document's tokens beside the type it will be read into, to
 // know which keys the reader would fold together.
-type scanner struct{ dec *json.Decoder }
+type scanner struct {
+	dec  *json.Decoder
+	left int // values that it may have
+}
 
 // value reads one value that lies inside depth objects and arrays.
 func (s *scanner) value(t reflect.Type, depth int) error {
 	tok, err := s.dec.Token()
 	if err != nil {
 		return err
+	}
+	if s.left--; s.left < 0 {
+		return errTooMany
 	}
 	open, ok := tok.(json.Delim)
 	if !ok {

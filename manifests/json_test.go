@@ -219,3 +219,22 @@ func TestDecodeExactJSON(t *testing.T) {
 		}
 	}
 }
+
+// Values take more memory than a document has bytes for them.
+func TestDocumentsOfManyValues(t *testing.T) {
+	list := func(value string, n int) []byte { return []byte("[" + strings.Repeat(","+value, n)[1:] + "]") }
+	for _, c := range []struct {
+		what string
+		raw  []byte
+		want string
+	}{
+		{"few small ones", list("0", freeValues), "ok"},
+		{"small ones", list("0", 2*freeValues), "limit"},
+		{"many small ones", list("{}", 1<<20), "limit"},
+		{"short texts", list(`"a:123456"`, 1<<17), "ok"},
+	} {
+		var v any
+		check(t, c.what, DecodeJSON(c.raw, "x", &v), c.want)
+		check(t, c.what+" of our own", DecodeExactJSON(c.raw, len(c.raw), "x", &v), "ok")
+	}
+}

@@ -26,6 +26,9 @@ const (
 	// maxGraph bounds the sum of all sizes, in bytes, so that it cannot
 	// overflow: no medium holds it.
 	maxGraph = 1 << 60
+	// maxShared bounds how often documents are found below further roots than
+	// the first: ten thousand indexes may list the same ten thousand images.
+	maxShared = 4 << 20
 )
 
 // NewGraph reads all manifests, indexes and configs reachable from the
@@ -63,6 +66,8 @@ type node struct {
 	image    *Image               // nil for what is no image's manifest
 	links    []ocispec.Descriptor // what it refers to, in order
 	height   int                  // indexes on the longest way down
+	// collected says that all below it was listed under a root.
+	collected bool
 }
 
 // task is a document to load. The walk goes level by level, so that what is
@@ -78,6 +83,7 @@ type walker struct {
 	nodes   map[digest.Digest]*node
 	claims  []int        // new blobs per entry
 	read    atomic.Int64 // bytes of documents
+	shared  int          // links that were followed again
 }
 
 // start returns the roots as the first level.
@@ -244,6 +250,9 @@ func (w *walker) graph() (*Graph, error) {
 			continue
 		}
 		g.under[id] = w.collect(g, id, e.Source, map[digest.Digest]bool{})
+		if w.shared > maxShared {
+			return nil, w.of(i, Bad(KindLimit, string(id), "names share indexes and images more than %d times", maxShared))
+		}
 		if g.size > maxGraph {
 			return nil, w.of(i, Bad(KindLimit, string(id), "more than %d bytes in all", int64(maxGraph)))
 		}
@@ -286,6 +295,15 @@ func (w *walker) collect(g *Graph, id digest.Digest, source Fetcher, seen map[di
 	if n.image != nil {
 		images = append(images, n.image)
 	}
+	if n.collected { // only images are of interest
+		if !IsIndex(n.desc.MediaType) {
+			return images
+		}
+		if w.shared += len(n.links); w.shared > maxShared {
+			return nil
+		}
+	}
+	n.collected = true
 	if _, known := g.from[id]; n.raw == nil && !known {
 		g.from[id] = source
 		g.blobs = append(g.blobs, n.desc)
