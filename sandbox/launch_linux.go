@@ -388,6 +388,14 @@ func (s *setup) execute(start forkExec, attr *syscall.ProcAttr) (int, error) {
 	return 0, notFound(name)
 }
 
+// Bounds on PATH and on names that are looked for there: the kernel executes nothing
+// with a longer variable (MAX_ARG_STRLEN), and finds no longer name.
+const (
+	maxPath    = 128 << 10
+	maxCommand = 255
+)
+
+// candidates are the places where a command may be.
 func (s *setup) candidates(name string) []string {
 	if strings.Contains(name, "/") {
 		return []string{name}
@@ -398,6 +406,10 @@ func (s *setup) candidates(name string) []string {
 	list, ok := lookupEnv(s.plan.Env, "PATH")
 	if !ok {
 		list = defaultPath
+	}
+	list = list[:min(len(list), maxPath)]
+	if len(name) > maxCommand {
+		list, _, _ = strings.Cut(list, ":") // it is as bad in any
 	}
 	var out []string
 	for dir := range strings.SplitSeq(list, ":") {

@@ -13,9 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxMounts bounds Spec.Mounts: each costs some ten system calls, and an image
-// may name volumes without end.
-const maxMounts = 256
+// Bounds on Spec.Mounts: each costs some ten system calls, and so does each
+// directory that leads to one; an image may name volumes without end.
+const (
+	maxMounts    = 256
+	maxMountDirs = 8192 // of all of them
+)
 
 // attrsMount are those of every Mount.
 const attrsMount = attrNosuid | attrNodev
@@ -35,10 +38,13 @@ func (p *plan) setMounts(mounts []Mount) error {
 	if len(mounts) > maxMounts {
 		return fmt.Errorf("%d are more than %d", len(mounts), maxMounts)
 	}
-	seen := map[string]bool{}
+	seen, dirs := map[string]bool{}, 0
 	for _, m := range mounts {
 		if err := checkMount(&m); err != nil {
 			return err
+		}
+		if dirs += strings.Count(m.Target, "/"); dirs > maxMountDirs {
+			return fmt.Errorf("more than %d directories lead to them", maxMountDirs)
 		}
 		if seen[m.Target] {
 			return fmt.Errorf("two mounts at %s", clip(m.Target))

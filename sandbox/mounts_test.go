@@ -308,6 +308,10 @@ func TestMountsRefused(t *testing.T) {
 	im := newImage(t)
 	host := hostDir(t)
 	many := make([]Mount, maxMounts+1)
+	var deep []Mount
+	for i := range 9 {
+		deep = append(deep, Mount{Type: Volume, Target: fmt.Sprint("/", i, strings.Repeat("/a", maxMountDirs/8))})
+	}
 	for _, c := range []struct {
 		mounts []Mount
 		words  string
@@ -333,6 +337,7 @@ func TestMountsRefused(t *testing.T) {
 		{[]Mount{{Type: Tmpfs, Target: "/data", Mode: 0o10000}}, "out of range"},
 		{[]Mount{{Type: Tmpfs, Target: "/data", Size: -1}}, "out of range"},
 		{many, "more than"},
+		{deep, "directories lead to them"},
 	} {
 		s := im.spec("hello")
 		s.Mounts = c.mounts

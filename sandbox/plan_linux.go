@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/moby/sys/capability"
+	"golang.org/x/sys/unix"
 
 	"github.com/imgpack/imgpack/sandbox/early"
 )
@@ -106,6 +107,9 @@ func checkArgs(args []string) error {
 func checkCwd(dir string) error {
 	if !strings.HasPrefix(dir, "/") || strings.ContainsRune(dir, 0) {
 		return fmt.Errorf("%s is not an absolute path", clip(dir))
+	}
+	if len(dir) >= unix.PathMax { // making it takes time before it fails
+		return fmt.Errorf("%s: %w", clip(dir), unix.ENAMETOOLONG)
 	}
 	return nil
 }
