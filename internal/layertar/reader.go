@@ -18,9 +18,9 @@ type Reader struct {
 	start   int64 // of the current entry's stored content in the tar
 	given   int64 // bytes of the current file's content that were read
 	entries int64
-	sparse  int64           // sum of the sizes of files with holes
-	stored  int64           // what is stored of those that were read, together
-	seen    map[uint64]bool // hash of every name so far → it was a directory
+	sparse  int64 // sum of the sizes of files with holes
+	stored  int64 // what is stored of those that were read, together
+	seen    seen  // every name so far
 	seed    maphash.Seed
 	dups    int64
 	notes   []Note
@@ -32,7 +32,7 @@ type Reader struct {
 func NewReader(r io.Reader, lim Limits) *Reader {
 	lim = lim.filled()
 	src := &source{r: bufio.NewReaderSize(r, 64<<10), lim: lim}
-	return &Reader{src: src, tr: tar.NewReader(src), lim: lim, seen: map[uint64]bool{}, seed: maphash.MakeSeed()}
+	return &Reader{src: src, tr: tar.NewReader(src), lim: lim, seed: maphash.MakeSeed()}
 }
 
 // Next goes to the next entry; what is left of the current file is skipped.
@@ -117,9 +117,7 @@ func (r *Reader) count(e *Entry) error {
 	if e.Kind == Ignored {
 		return nil
 	}
-	id := maphash.String(r.seed, e.Name)
-	wasDir, again := r.seen[id]
-	r.seen[id] = e.Kind == Dir
+	again, wasDir := r.seen.put(maphash.String(r.seed, e.Name), e.Kind == Dir)
 	// Layers put together from several tars list their directories over and
 	// over; that costs nothing.
 	if again && !(wasDir && e.Kind == Dir) {
