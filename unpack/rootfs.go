@@ -275,33 +275,25 @@ func (m *merger) directory(path string) (both []string, err error) {
 	if a := m.part.dirs[path]; !a.implied {
 		m.dirs[path] = a
 	}
-	all, err := names(from)
-	if err != nil {
-		return nil, err
+	both, err = emptyDir(from, func(name string) (merge bool, err error) { return m.move(from, to, path, name) })
+	for i, name := range both {
+		both[i] = join(path, name)
 	}
-	for _, name := range all {
-		merge, err := m.move(from, to, path, name)
-		if err != nil {
-			return nil, err
-		}
-		if merge {
-			both = append(both, join(path, name))
-		}
-	}
-	return both, nil
+	return both, err
 }
 
 // hide removes what the layer hides in a directory.
 func (m *merger) hide(path string, to int) (err error) {
-	gone := m.hidden[path]
-	if m.opaque[path] {
-		if gone, err = names(to); err != nil {
-			return err
-		}
-	}
-	for _, name := range gone {
+	remove := func(name string) (stays bool, err error) {
 		m.lost(path, name)
-		if err := removeTree(to, name); err != nil {
+		return false, removeTree(to, name)
+	}
+	if m.opaque[path] {
+		_, err := emptyDir(to, remove)
+		return err
+	}
+	for _, name := range m.hidden[path] {
+		if _, err := remove(name); err != nil {
 			return err
 		}
 	}
