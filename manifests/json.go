@@ -19,11 +19,13 @@ import (
 const maxDepth = 64
 
 // What of a document's size may be in its number of values, which take some 64
-// bytes of memory each, or names of values: one in valueBytes, beside freeValues.
-// Image documents have one in thirty.
+// bytes of memory each: one in valueBytes, beside freeValues. Image documents have
+// one in thirty. Those of our own may have many small numbers.
 const (
-	valueBytes = 8
-	freeValues = 512
+	valueBytes    = 8
+	freeValues    = 512
+	ownValueBytes = 16
+	ownFreeValues = 1 << 16
 )
 
 // DecodeJSON reads exactly one JSON value into v, refusing what two readers
@@ -40,9 +42,9 @@ func DecodeJSON(raw []byte, subject string, v any) error {
 }
 
 // DecodeExactJSON is DecodeJSON for documents of our own: it has the limit it
-// is given, and refuses keys that v does not know.
+// is given, room for more numbers, and refuses keys that v does not know.
 func DecodeExactJSON(raw []byte, limit int, subject string, v any) error {
-	return decodeJSON(raw, limit, len(raw), subject, v, func(raw []byte, v any) error {
+	return decodeJSON(raw, limit, ownFreeValues+len(raw)/ownValueBytes, subject, v, func(raw []byte, v any) error {
 		dec := json.NewDecoder(bytes.NewReader(raw))
 		dec.DisallowUnknownFields()
 		return dec.Decode(v)
