@@ -322,38 +322,3 @@ func TestLostAttributesOfWhatIsReplaced(t *testing.T) {
 		t.Errorf("%v, want %s", got, want)
 	}
 }
-
-// Directories are emptied some names at a time, and what stays is met once.
-func TestEmptyDir(t *testing.T) {
-	for _, held := range []int{1, 7, 1000} {
-		defer func(n int) { namesAtOnce = n }(namesAtOnce)
-		namesAtOnce = held
-		dir := t.TempDir()
-		for i := range 300 {
-			if i%10 == 0 {
-				if err := os.MkdirAll(fmt.Sprint(dir, "/", i, "/in/it"), 0o700); err != nil {
-					t.Fatal(err)
-				}
-			} else if err := os.WriteFile(fmt.Sprint(dir, "/", i), nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		fd, err := openDir(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		times := map[string]int{}
-		stayed, err := emptyDir(fd, func(name string) (bool, error) {
-			times[name]++
-			return unix.Unlinkat(fd, name, 0) != nil, nil
-		})
-		unix.Close(fd)
-		slices.Sort(stayed)
-		if err != nil || len(times) != 300 || len(stayed) != 30 || len(slices.Compact(stayed)) != 30 || slices.Max(slices.Collect(maps.Values(times))) != 1 {
-			t.Errorf("%d at once: %d names, %v %v", held, len(times), stayed, err)
-		}
-		if err := removePath(dir); err != nil {
-			t.Error(err)
-		}
-	}
-}

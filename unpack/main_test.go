@@ -15,8 +15,7 @@ func TestMain(m *testing.M) {
 	// waited for.
 	syncTree = func(int) error { return nil }
 	syncDir = func(string) error { return nil }
-	plainFrom = 1   // short paths go the way of long ones
-	namesAtOnce = 2 // and small directories that of large ones
+	plainFrom = 1 // short paths go the way of long ones
 	if os.Getenv("TMPDIR") == "" && keepsAttributes("/dev/shm") {
 		os.Setenv("TMPDIR", "/dev/shm")
 	}

@@ -275,25 +275,33 @@ func (m *merger) directory(path string) (both []string, err error) {
 	if a := m.part.dirs[path]; !a.implied {
 		m.dirs[path] = a
 	}
-	both, err = emptyDir(from, func(name string) (merge bool, err error) { return m.move(from, to, path, name) })
-	for i, name := range both {
-		both[i] = join(path, name)
+	all, err := names(from)
+	if err != nil {
+		return nil, err
 	}
-	return both, err
+	for _, name := range all {
+		merge, err := m.move(from, to, path, name)
+		if err != nil {
+			return nil, err
+		}
+		if merge {
+			both = append(both, join(path, name))
+		}
+	}
+	return both, nil
 }
 
 // hide removes what the layer hides in a directory.
 func (m *merger) hide(path string, to int) (err error) {
-	remove := func(name string) (stays bool, err error) {
-		m.lost(path, name)
-		return false, removeTree(to, name)
-	}
+	gone := m.hidden[path]
 	if m.opaque[path] {
-		_, err := emptyDir(to, remove)
-		return err
+		if gone, err = names(to); err != nil {
+			return err
+		}
 	}
-	for _, name := range m.hidden[path] {
-		if _, err := remove(name); err != nil {
+	for _, name := range gone {
+		m.lost(path, name)
+		if err := removeTree(to, name); err != nil {
 			return err
 		}
 	}

@@ -133,46 +133,6 @@ func firstNames(fd, most int) (out []string, err error) {
 	return out, nil
 }
 
-// namesAtOnce is how many names of a directory are held while it is emptied; tests
-// lower it.
-var namesAtOnce = 100_000
-
-// emptyDir gives take the names in a directory, those that are held at once in
-// order. It takes each away, or says that it stays; those are returned.
-func emptyDir(fd int, take func(name string) (stays bool, err error)) (stayed []string, err error) {
-	var known map[string]bool
-	for {
-		most := namesAtOnce + len(stayed)
-		all, err := firstNames(fd, most)
-		if err != nil {
-			return nil, err
-		}
-		slices.Sort(all)
-		for _, name := range all {
-			if known[name] {
-				continue
-			}
-			stays, err := take(name)
-			if err != nil {
-				return nil, err
-			}
-			if stays {
-				stayed = append(stayed, name)
-			}
-		}
-		if len(all) < most { // the end was seen
-			return stayed, nil
-		}
-		known = make(map[string]bool, len(stayed))
-		for _, name := range stayed {
-			known[name] = true
-		}
-		if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
-			return nil, err
-		}
-	}
-}
-
 // removeStep bounds the length of the paths removeTree gives to the kernel,
 // which walks them anew for each file.
 const removeStep = 256
@@ -229,20 +189,27 @@ func removeFiles(dir int, path string) (sub []string, err error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
+	all, err := names(fd)
+	if err != nil {
+		return nil, err
+	}
 	if os.Geteuid() != 0 {
 		unix.Fchmod(fd, 0o700) // names can be listed with less than it takes to remove them
 	}
-	return emptyDir(fd, func(name string) (stays bool, err error) {
+	for _, name := range all {
 		switch err := unix.Unlinkat(fd, name, 0); {
 		case err == nil || err == unix.ENOENT:
-			return false, nil
 		case err != unix.EISDIR && err != unix.EPERM:
-			return false, err
+			return nil, err
 		case len(path) > removeStep:
-			return false, removeTree(fd, name)
+			if err := removeTree(fd, name); err != nil {
+				return nil, err
+			}
+		default:
+			sub = append(sub, name)
 		}
-		return true, nil
-	})
+	}
+	return sub, nil
 }
 
 // umask is the process's umask, read without setting it; all bits if it cannot
