@@ -37,7 +37,7 @@ func (c *Changes) dir(path string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	return c.cache.put(path, path, fd).fd, nil
+	return c.cache.put(path, fd).fd, nil
 }
 
 // enter lists a directory of the upper one; leave is to be called when all in

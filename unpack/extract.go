@@ -148,7 +148,7 @@ func (x *extractor) parent(name string) (*cachedDir, error) {
 	const flags = unix.O_PATH | unix.O_DIRECTORY
 	fd, err := openBeneath(x.root, name, flags)
 	if err == nil {
-		return x.cache.put(name, name, fd), nil
+		return x.cache.put(name, fd), nil
 	}
 	if !gone(err) {
 		return nil, err
@@ -157,21 +157,18 @@ func (x *extractor) parent(name string) (*cachedDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := x.imply(path); err != nil {
-		return nil, err
-	}
-	if x.lower != nil && path != name {
-		// A later entry may hide the symlink of a layer below that name leads
-		// through: it is looked for each time.
+	if path != name {
 		if d := x.cache.get(path); d != nil {
 			return d, nil
 		}
-		name = path
+	}
+	if err := x.imply(path); err != nil {
+		return nil, err
 	}
 	if fd, err = openBeneath(x.root, path, flags); err != nil {
 		return nil, err
 	}
-	return x.cache.put(name, path, fd), nil
+	return x.cache.put(path, fd), nil
 }
 
 // imply makes the directories of a path free of symlinks that are not there.

@@ -413,8 +413,9 @@ func FuzzFlatten(f *testing.F) {
 	f.Add([]byte("200700$10000280")) // what a hard link means is in the way of later entries
 	f.Add([]byte("%80X00280%00"))    // a whiteout of a device in which others lie
 	f.Add([]byte("100070200700200&00"))
-	f.Add([]byte("CC0700270$C7")) // a link over the symlink that leads to its target
-	f.Add([]byte("CX87002,00000A0")) // a file in the way, unless a lower layer leads elsewhere
+	f.Add([]byte("CC0700270$C7"))             // a link over the symlink that leads to its target
+	f.Add([]byte("$20200$00$00700$20$00$10")) // a hard link that is in both layers
+	f.Add([]byte("CX87002,00000A0"))          // a file in the way, unless a lower layer leads elsewhere
 	f.Add([]byte("\x82o\x8f\x1b\x85\xfd\x11\xbe \xff\fx\xfeö\xe4\xa6#\x06{:\n\xd4\xc0\x9f\xe6v/\xfc\xe5"))
 	f.Fuzz(func(t *testing.T, data []byte) { checkFlatten(t, data) })
 }

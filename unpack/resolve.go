@@ -144,25 +144,26 @@ func followFast(name string, in *search, look func(path string) (node, error), s
 	return resolved, absentAt >= 0, nil
 }
 
-// dirCache keeps directories open by the name an entry gave them.
+// dirCache keeps directories open by their paths. Names that lead through
+// symlinks are followed each time: a later entry may hide a symlink of a layer
+// below, or be in the way.
 type dirCache struct {
-	max   int
-	byKey map[string]*list.Element
-	order *list.List // most recently used first
+	max    int
+	byPath map[string]*list.Element
+	order  *list.List // most recently used first
 }
 
 type cachedDir struct {
-	key  string
-	path string // that the key leads to, free of symlinks
+	path string // free of symlinks
 	fd   int
 }
 
 func newDirCache(max int) *dirCache {
-	return &dirCache{max: max, byKey: map[string]*list.Element{}, order: list.New()}
+	return &dirCache{max: max, byPath: map[string]*list.Element{}, order: list.New()}
 }
 
-func (c *dirCache) get(key string) *cachedDir {
-	el, ok := c.byKey[key]
+func (c *dirCache) get(path string) *cachedDir {
+	el, ok := c.byPath[path]
 	if !ok {
 		return nil
 	}
@@ -170,32 +171,32 @@ func (c *dirCache) get(key string) *cachedDir {
 	return el.Value.(*cachedDir)
 }
 
-func (c *dirCache) put(key, path string, fd int) *cachedDir {
+func (c *dirCache) put(path string, fd int) *cachedDir {
 	if c.order.Len() >= c.max {
 		old := c.order.Remove(c.order.Back()).(*cachedDir)
-		delete(c.byKey, old.key)
+		delete(c.byPath, old.path)
 		unix.Close(old.fd)
 	}
-	d := &cachedDir{key, path, fd}
-	c.byKey[key] = c.order.PushFront(d)
+	d := &cachedDir{path, fd}
+	c.byPath[path] = c.order.PushFront(d)
 	return d
 }
 
 // detach forgets one directory without closing it.
 func (c *dirCache) detach(d *cachedDir) {
-	if el, ok := c.byKey[d.key]; ok && el.Value == d {
+	if el, ok := c.byPath[d.path]; ok && el.Value == d {
 		c.order.Remove(el)
-		delete(c.byKey, d.key)
+		delete(c.byPath, d.path)
 	}
 }
 
 // flush forgets everything; called whenever a directory or symlink has been
-// removed, for any name may have led through it (CVE-2021-29136).
+// removed, for any path may have led through it (CVE-2021-29136).
 func (c *dirCache) flush() {
 	for el := c.order.Front(); el != nil; el = el.Next() {
 		unix.Close(el.Value.(*cachedDir).fd)
 	}
-	clear(c.byKey)
+	clear(c.byPath)
 	c.order.Init()
 }
 

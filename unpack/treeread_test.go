@@ -172,6 +172,7 @@ func FuzzTree(f *testing.F) {
 	f.Add([]byte("%80X00280%00"))    // a whiteout of a device in which others lie
 	f.Add([]byte("100070200700200&00"))
 	f.Add([]byte("CC0700270$C7")) // a link over the symlink that leads to its target
+	f.Add([]byte("CC2$71280"))    // what a name leads through is in the way of a later link
 	f.Fuzz(func(t *testing.T, data []byte) { checkTree(t, data) })
 }
 
