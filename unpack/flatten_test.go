@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -278,15 +279,21 @@ func decode(data []byte) [][]fixtures.File {
 	return layers
 }
 
-// hidesFirst reports whether a layer's whiteouts come before the rest.
+// hidesFirst reports whether a layer's whiteouts come before the rest, and none
+// hides what one before it lies in.
 func hidesFirst(files []fixtures.File) bool {
 	last := true
-	for _, f := range files {
-		hides := strings.Contains(f.Name, ".wh.")
+	for i, f := range files {
+		dir, base := path.Split(f.Name)
+		hides := strings.HasPrefix(base, ".wh.")
 		if hides && !last {
 			return false
 		}
 		last = hides
+		hidden := dir + strings.TrimPrefix(base, ".wh.") + "/"
+		if hides && slices.ContainsFunc(files[:i], func(o fixtures.File) bool { return strings.HasPrefix(o.Name, hidden) }) {
+			return false
+		}
 	}
 	return true
 }
@@ -415,6 +422,7 @@ func FuzzFlatten(f *testing.F) {
 	f.Add([]byte("100070200700200&00"))
 	f.Add([]byte("CC0700270$C7"))             // a link over the symlink that leads to its target
 	f.Add([]byte("$20200$00$00700$20$00$10")) // a hard link that is in both layers
+	f.Add([]byte("270210000700&70%70$11"))    // an opaque directory that is hidden after that
 	f.Add([]byte("CX87002,00000A0"))          // a file in the way, unless a lower layer leads elsewhere
 	f.Add([]byte("\x82o\x8f\x1b\x85\xfd\x11\xbe \xff\fx\xfeö\xe4\xa6#\x06{:\n\xd4\xc0\x9f\xe6v/\xfc\xe5"))
 	f.Fuzz(func(t *testing.T, data []byte) { checkFlatten(t, data) })
