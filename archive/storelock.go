@@ -70,7 +70,10 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 var errForsaken = errors.New("the store was removed")
 
 func (s *Store) tryLock(ctx context.Context, path string) (*flock.Flock, error) {
-	if err := os.MkdirAll(filepath.Join(s.dir, "tmp"), storeDirMode); err != nil {
+	if err := os.MkdirAll(s.dir, storeDirMode); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, errForsaken
+		}
 		return nil, err
 	}
 	l := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(storeFileMode))
@@ -86,6 +89,11 @@ func (s *Store) tryLock(ctx context.Context, path string) (*flock.Flock, error) 
 	if lerr != nil || err != nil || !os.SameFile(locked, there) {
 		l.Unlock()
 		return nil, errForsaken
+	}
+	// Now that it is locked nobody removes it any more.
+	if err := os.Mkdir(filepath.Join(s.dir, "tmp"), storeDirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+		l.Unlock()
+		return nil, err
 	}
 	return l, nil
 }
