@@ -3,15 +3,12 @@ package unpack
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -41,22 +38,10 @@ var ownersBegin = []byte("{\n \"kind\": \"" + ownersKind + "\",\n")
 // so owner by owner, for there may be hundreds of thousands.
 func (f *flattener) writeOwners(to io.Writer) error {
 	w := bufio.NewWriter(to)
-	fmt.Fprintf(w, "%s \"image\": %q,\n \"owners\": {", ownersBegin, f.img.Descriptor.Digest)
-	for i, path := range slices.Sorted(maps.Keys(f.owners)) {
-		text, err := path.MarshalText()
-		if err == nil {
-			text, err = json.Marshal(string(text))
-		}
-		if err != nil {
-			return err
-		}
-		if i > 0 {
-			w.WriteByte(',')
-		}
-		fmt.Fprintf(w, "\n  %s: %q", text, f.owners[path])
-	}
-	w.WriteString("\n }\n}\n")
-	return w.Flush()
+	fmt.Fprintf(w, "%s \"image\": %q", ownersBegin, f.img.Descriptor.Digest)
+	err := writeList(w, "owners", "{}", ownerMap(f.owners).marshalled())
+	w.WriteString("\n}\n")
+	return errors.Join(err, w.Flush())
 }
 
 // besideTarget is where the owners of a root filesystem go.
