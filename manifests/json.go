@@ -32,9 +32,9 @@ const (
 // could understand differently: a key given twice or, for a key v knows, in
 // other case (encoding/json folds "LAYERS" and even "layerſ" into "layers");
 // data after the value; more than 64 levels; text that is not UTF-8; documents
-// over MaxDocument, or of nothing but small values. Unknown keys are allowed, as the specifications ask.
-// Errors are *ContentError and leave v undefined; subject names the document
-// in them.
+// over MaxDocument, or of nothing but small values. Unknown keys are allowed,
+// as the specifications ask. Errors are *ContentError and leave v undefined;
+// subject names the document in them.
 //
 // Callers keep raw: v is a view, never a source of bytes to hash.
 func DecodeJSON(raw []byte, subject string, v any) error {

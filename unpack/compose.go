@@ -206,13 +206,13 @@ func (c *composer) lower() (dirs []string) {
 //     has it, though it may only be implied there.
 //   - It lists the whiteouts of a directory that one layer alone has.
 func (c *composer) fixes(s *stack) (map[string]*attrs, error) {
-	need, known, hiding := map[string]*attrs{}, map[rawPath]bool{}, pathSet{}
+	need, implied, hidden := map[string]*attrs{}, pathSet{}, pathSet{}
 	for _, st := range c.layers {
 		for _, p := range st.meta.Implied {
-			if known[p] {
+			if implied[string(p)] {
 				continue
 			}
-			known[p] = true
+			implied[string(p)] = true
 			f, err := s.find(string(p))
 			if err != nil {
 				return nil, err
@@ -223,10 +223,10 @@ func (c *composer) fixes(s *stack) (map[string]*attrs, error) {
 		}
 		for _, p := range st.meta.Whiteouts {
 			dir := parentOf(string(p))
-			if hiding[dir] {
+			if hidden[dir] {
 				continue
 			}
-			hiding[dir] = true
+			hidden[dir] = true
 			f, err := s.find(dir)
 			if err != nil {
 				return nil, err

@@ -64,10 +64,15 @@ func (s *shaper) take(r *record) error {
 	}
 	err := s.entry(r)
 	if s.lower == nil && len(s.led) > 0 && malformed(err) {
-		s.needsLower, s.fault = true, newFault(r.name, err)
-		return nil
+		return s.excuse(r, err)
 	}
 	return err
+}
+
+// excuse is layerMeta's.
+func (s *shaper) excuse(r *record, err error) error {
+	s.needsLower, s.fault = true, newFault(r.name, err)
+	return nil
 }
 
 func (s *shaper) entry(r *record) error {
@@ -338,8 +343,7 @@ func (s *shaper) lateLink(r *record, last bool) error {
 		err = s.link(d, dir, r, linkTry{again: true, last: last, taken: taken})
 	}
 	if s.lower == nil && malformed(err) {
-		s.needsLower, s.fault = true, newFault(r.name, err)
-		return nil
+		return s.excuse(r, err)
 	}
 	return err
 }
